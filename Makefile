@@ -1,0 +1,52 @@
+# Two commands do everything: `make run` and `make test`. Both prepare the environment first.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8443
+BIN    := $(VENV)/bin
+
+.PHONY: run test check format bench bench-peers test-packages clean help
+
+help:
+	@echo 'make run            the gateway on https://localhost:$(PORT) before a demonstration service (PORT=… to choose)'
+	@echo 'make test           the test suite (ARGS=… goes to pytest)'
+	@echo 'make check          formatter, linter, strict typing, architecture'
+	@echo 'make bench          CPU per request beside every peer that the machine has'
+	@echo 'make test-packages  Debian packages that the tests use (needs root)'
+	@echo 'make bench-peers    peers for the bench (needs root)'
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'edgeproxy needs Python 3.11 or newer: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@echo 'making the virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.python setup.cfg pyproject.toml
+	@echo 'installing edgeproxy and what it needs'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --config-settings editable_mode=compat
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	@echo 'installing what the tests need'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]' --config-settings editable_mode=compat
+	@touch $@
+
+run: $(VENV)/.installed
+	@$(BIN)/python -m edgeproxy.demo --port $(PORT)
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.test
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+clean:
+	rm -rf $(VENV) .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

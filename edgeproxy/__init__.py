@@ -1,0 +1,1 @@
+"""edgeproxy: a TLS-terminating edge proxy and API gateway on Twisted."""
