@@ -1,0 +1,328 @@
+"""One OpenSSL context per entry, and the callback that chooses among them.
+
+Beside `edgeproxy.transport.openssl` this is the only module that touches `OpenSSL.SSL._lib`.
+Why the callback goes through the private binding: pyOpenSSL's wrapper refuses a name only by
+an exception, prints a traceback for each one, and swallowing it lets the handshake go on.
+Returning SSL_TLSEXT_ERR_ALERT_FATAL makes OpenSSL send `unrecognized_name` (RFC 6066 section
+3), in TLS 1.2 and 1.3, with and without SNI.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from twisted.logger import Logger
+
+from edgeproxy.certs.hostname import normalise, normalise_address
+from edgeproxy.certs.names import Entry, NameMap
+from edgeproxy.certs.scan import Chain
+
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+
+# Mozilla's "intermediate", guidelines 5.8 (https://ssl-config.mozilla.org/guidelines/5.8.json):
+# forward secrecy and AEAD only, DHE no more.
+TLS12_CIPHERS = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+
+# Tried in this order: OpenSSL before 3.5 does not know the post-quantum hybrid. One list without
+# "/" between groups: whatever key share the client has sent is taken, no extra round trip.
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+
+# SSL_OP_PRIORITIZE_CHACHA (openssl/ssl.h, bit 21) has no name in pyOpenSSL.
+_OP_PRIORITIZE_CHACHA = 1 << 21
+
+# Server preference goes beyond Mozilla's advice: without it a client that lists RSA signatures
+# first (Go does) would get the RSA chain although it can verify ECDSA, which costs us ten times
+# as much. A client that prefers ChaCha20 because it has no AES hardware still gets it.
+OPTIONS = (
+    SSL.OP_NO_COMPRESSION
+    | SSL.OP_NO_RENEGOTIATION
+    | SSL.OP_CIPHER_SERVER_PREFERENCE
+    | _OP_PRIORITIZE_CHACHA
+)
+
+MODES = (
+    SSL.MODE_RELEASE_BUFFERS
+    | _lib.SSL_MODE_ENABLE_PARTIAL_WRITE
+    | _lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+)
+
+HTTP_1_1 = (b"http/1.1",)
+
+_REFUSE = 2  # SSL_TLSEXT_ERR_ALERT_FATAL
+_ACCEPT = 0  # SSL_TLSEXT_ERR_OK
+_IGNORE = 3  # SSL_TLSEXT_ERR_NOACK
+
+# OpenSSL calls these for as long as a connection lives, which may be longer than the objects
+# that made them: they are never freed. There is one per `ServerTLS`, and it holds that weakly.
+_callbacks: list[object] = []
+
+
+class Rejected(NamedTuple):
+    """A chain that OpenSSL would not load, and what it said."""
+
+    chain: Chain
+    reason: str
+
+
+class _Live(NamedTuple):
+    names: NameMap
+    contexts: dict[Entry, SSL.Context]
+
+
+class ServerTLS:
+    """What a listener needs to answer handshakes for all names of a `NameMap`.
+
+    Connections are created from `context`. It has no certificate; the servername callback puts
+    the chosen entry's context in its place and leaves the name it chose by as the connection's
+    app data: normalised, and None where none was sent or what was sent is no name. So
+    `names.choose(connection.get_app_data())` is what the connection was given.
+    """
+
+    log = Logger()
+
+    def __init__(self, names: NameMap, protocols: tuple[bytes, ...] = HTTP_1_1) -> None:
+        """Build everything for `names`. `protocols`: ALPN, the preferred first."""
+        self._alpn = _alpn_callback(protocols)
+        self._servername = _servername_callback(weakref.ref(self))
+        # One reference, so that a handshake never sees the names of one map and the contexts of
+        # another.
+        self._live = _Live(NameMap((), None, names.made), {})
+        self.rejected: tuple[Rejected, ...] = ()
+        """The chains of the last swap that OpenSSL would not load."""
+        self.context: SSL.Context = self._base_context()
+        """Create each connection from this, looked up anew each time: `rotate` replaces it."""
+        self.swap(names)
+
+    @property
+    def names(self) -> NameMap:
+        """The map in use."""
+        return self._live.names
+
+    def rotate(self) -> None:
+        """Replace the base context and with it the session ticket keys, which live nowhere else.
+
+        Tickets from before are no longer taken: their holders make a full handshake.
+        """
+        self.context = self._base_context()
+
+    def swap(self, names: NameMap) -> None:
+        """Build the contexts that `names` needs and do not exist yet, then change over at once."""
+        for _ in self.steps(names):
+            pass
+
+    def steps(self, names: NameMap) -> Generator[None, None, None]:
+        """Do the work of `swap`, yielding after each context (0.3 ms); the end changes over.
+
+        A generator that is dropped half-way changes nothing. A chain that OpenSSL will not load
+        is left out, and the next best takes its names.
+        """
+        rejected: list[Rejected] = []
+        contexts: dict[Entry, SSL.Context] = {}
+        while True:
+            found = len(rejected)
+            for entry in names.entries:
+                if entry not in contexts:
+                    context = self._live.contexts.get(entry) or self._entry_context(entry, rejected)
+                    if context is not None:
+                        contexts[entry] = context
+                yield
+            if len(rejected) == found:
+                break
+            bad = {rejection.chain for rejection in rejected}
+            good = [chain for chain in names.chains if chain not in bad]
+            names = NameMap(good, names.default_name, names.made)
+        self._live = _Live(names, {entry: contexts[entry] for entry in names.entries})
+        self.rejected = tuple(rejected)
+
+    def _entry_context(self, entry: Entry, rejected: list[Rejected]) -> SSL.Context | None:
+        """Return the context for an entry; None if one of its chains had to be rejected."""
+        context = self._new_context()
+        before = len(rejected)
+        for chain in entry.chains:
+            try:
+                _load(context, chain)
+            except (SSL.Error, ValueError, OSError) as error:
+                rejected.append(Rejected(chain, _openssl_words(error)))
+        if len(rejected) == before:
+            return context
+        for chain, reason in rejected[before:]:
+            self.log.error(
+                "certificate for {name} from {files} cannot be loaded: {reason}",
+                name=entry.name,
+                files=", ".join(chain.files),
+                reason=reason,
+            )
+        return None
+
+    def _base_context(self) -> SSL.Context:
+        context = self._new_context()
+        _lib.SSL_CTX_set_tlsext_servername_callback(context._context, self._servername)
+        return context
+
+    def _new_context(self) -> SSL.Context:
+        """Return a context with everything but a certificate.
+
+        OpenSSL copies options, modes, versions and groups from the base context when the
+        connection is made, and takes ciphers, certificates and ALPN from the one it is switched
+        to: all contexts are made alike, so that nobody has to remember which.
+        """
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(OPTIONS)
+        context.set_mode(MODES)
+        context.set_cipher_list(TLS12_CIPHERS)
+        context.set_tls13_ciphersuites(TLS13_CIPHERS)
+        # Sessions are resumed by ticket; a cache of our own would hold memory for each client.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        if not any(_lib.SSL_CTX_set1_curves_list(context._context, groups) for groups in GROUPS):
+            raise ValueError("OpenSSL knows none of the groups " + GROUPS[-1].decode("ascii"))
+        _lib.SSL_CTX_set_alpn_select_cb(context._context, self._alpn, _ffi.NULL)
+        return context
+
+    def _choose(self, connection: SSL.Connection, sent: bytes | None) -> int:
+        """Switch the connection to the context for the name that the client sent; or refuse."""
+        name = None if sent is None else _spelling(sent)
+        connection.set_app_data(name)
+        names, contexts = self._live
+        entry = names.choose(name)
+        if entry is not None:
+            connection.set_context(contexts[entry])
+            return _ACCEPT
+        if sent is None:
+            self.log.info("handshake refused: no name was sent and no default is configured")
+        else:
+            # The name comes from a stranger: escaped, bounded by OpenSSL to 255, on one line.
+            self.log.info("handshake refused: no certificate for {name}", name=ascii(sent)[1:])
+        return _REFUSE
+
+
+def _spelling(sent: bytes) -> str | None:
+    """Return the name under which a client's SNI is looked up; None where nothing could match.
+
+    RFC 6066 section 3 asks for ASCII without addresses. Addresses are sent all the same, and
+    a certificate that carries the address covers it.
+    """
+    if not sent.isascii():
+        return None
+    text = sent.decode("ascii")
+    return normalise(text) or normalise_address(text)
+
+
+def _servername_callback(owner: weakref.ref[ServerTLS]) -> object:
+    """Return the C callback that chooses a context. No exception leaves it."""
+
+    def choose(ssl: Any, _alert: Any, _argument: Any) -> int:
+        try:
+            server = owner()
+            if server is None:
+                return _REFUSE
+            connection = SSL.Connection._reverse_mapping[ssl]
+            return server._choose(connection, connection.get_servername())
+        # Whatever went wrong, OpenSSL must hear "no", and nothing may unwind through its frames.
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                ServerTLS.log.failure("handshake refused: choosing a certificate failed")
+            return _REFUSE
+
+    return _keep("int (*)(SSL *, int *, void *)", choose)
+
+
+def _alpn_callback(protocols: tuple[bytes, ...]) -> object:
+    """Return the C callback that picks the first of `protocols` that the client offers.
+
+    None in common ends the handshake with `no_application_protocol` (RFC 7301 section 3.2),
+    which also stops cross-protocol attacks; a client that offers nothing is not asked.
+    """
+    # OpenSSL keeps the pointer, not the bytes.
+    ours = [(bytes((len(p),)) + p, _ffi.new("unsigned char[]", p), len(p)) for p in protocols]
+
+    def pick(_ssl: Any, out: Any, out_length: Any, offer: Any, length: int, _argument: Any) -> int:
+        try:
+            offered = set(_offered(bytes(_ffi.buffer(offer, length))))
+            for prefixed, pointer, size in ours:
+                if prefixed[1:] in offered:
+                    out[0] = pointer
+                    out_length[0] = size
+                    return _ACCEPT
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                ServerTLS.log.failure("handshake refused: choosing a protocol failed")
+        return _REFUSE
+
+    signature = (
+        "int (*)(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)"
+    )
+    return _keep(signature, pick)
+
+
+def _offered(offer: bytes) -> Iterator[bytes]:
+    """Yield the protocols of an ALPN offer, each with its length before it; OpenSSL checked it."""
+    position = 0
+    while position < len(offer):
+        end = position + 1 + offer[position]
+        yield offer[position + 1 : end]
+        position = end
+
+
+def _keep(signature: str, function: Callable[..., int]) -> object:
+    callback: object = _ffi.callback(signature, function, error=_REFUSE, onerror=_silence)
+    _callbacks.append(callback)
+    return callback
+
+
+def _silence(_type: object, _value: object, _traceback: object) -> None:
+    """Stand in for cffi's printing of tracebacks: both callbacks have logged before this."""
+
+
+def _load(context: SSL.Context, chain: Chain) -> None:
+    """Put a chain and its key into a context, beside those of other key types.
+
+    Raises SSL.Error if OpenSSL refuses. Only `use_certificate_chain_file` keeps the
+    intermediates per certificate, so the bytes that were checked are given to it as a file.
+    """
+    with _as_file(chain.chain_pem) as path:
+        context.use_certificate_chain_file(path)
+    # Found sound when it was read (`pem`); validating an RSA key again would take 41 ms.
+    key = load_pem_private_key(chain.key_pem, None, unsafe_skip_rsa_key_validation=True)
+    context.use_privatekey(key)  # type: ignore[arg-type]
+    context.check_privatekey()
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """Give a path under which the bytes can be read: in memory where Linux allows it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("edgeproxy-certificate")
+        try:
+            os.write(descriptor, data)
+            path = f"/proc/self/fd/{descriptor}"
+            if os.path.exists(path):
+                yield path
+                return
+        finally:
+            os.close(descriptor)
+    # macOS, or no /proc. Certificates are no secret; the key never goes this way.
+    with tempfile.NamedTemporaryFile(prefix="edgeproxy-") as file:
+        file.write(data)
+        file.flush()
+        yield file.name
+
+
+def _openssl_words(error: Exception) -> str:
+    """Return OpenSSL's reasons on one line: `ee key too small`."""
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
+        return ", ".join(str(item[-1]) for item in error.args[0]) or "no reason given"
+    return str(error) or type(error).__name__

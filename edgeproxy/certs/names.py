@@ -1,0 +1,178 @@
+"""Which certificate answers for a name: exact, then a wildcard over one label, then the default.
+
+A `NameMap` is immutable and complete: what a handshake needs is two dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
+from edgeproxy.certs.scan import Chain
+
+__all__ = ["Candidate", "Choice", "Entry", "NameMap", "Rule", "normalise"]
+
+Rule = Literal["exact", "wildcard", "default", "refused"]
+
+# The kinds of key that one OpenSSL context holds side by side, the preferred first.
+_KEY_TYPES = ("ECDSA", "RSA", "Ed25519")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The chains that answer together, at most one per key type; the client's abilities decide.
+
+    Entries are equal when they send the same certificates; names that are served by the same
+    chains share one `Entry`.
+    """
+
+    name: str
+    """A name of the first chain: what logs and listings call the entry."""
+    ecdsa: Chain | None = None
+    rsa: Chain | None = None
+    ed25519: Chain | None = None
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The chains there are, the preferred key type first."""
+        return tuple(c for c in (self.ecdsa, self.rsa, self.ed25519) if c is not None)
+
+
+class Candidate(NamedTuple):
+    """A chain that covers a name, and why it answers or does not."""
+
+    chain: Chain
+    pattern: str
+    verdict: str
+
+
+class Choice(NamedTuple):
+    """The answer to "who answers for this name, and why", for `edgeproxy certs --for`."""
+
+    name: str | None
+    rule: Rule
+    entry: Entry | None
+    candidates: tuple[Candidate, ...]
+
+
+class NameMap:
+    """An immutable map from names to entries, made at one moment from the chains of a folder.
+
+    Per name and key type the valid chain that lasts longest wins. A chain outside its validity
+    answers only for names that no valid chain covers, be it exactly or by a wildcard: its
+    clients then say "expired", which helps more than a refused handshake.
+    """
+
+    __slots__ = ("_by_name", "chains", "default", "default_name", "entries", "made", "until")
+
+    def __init__(self, chains: Iterable[Chain], default: str | None, now: datetime) -> None:
+        """Choose among `chains`; `default` is a name whose entry answers where no name matches."""
+        self.chains: tuple[Chain, ...] = tuple(chains)
+        """All chains, the losing ones too."""
+        self.made: datetime = now
+        self.until: datetime | None = _next_change(self.chains, now)
+        """The next moment when the same chains would give another map; None for never."""
+        self._by_name: Mapping[str, Entry] = MappingProxyType(_choose(self.chains, now))
+        self.entries: tuple[Entry, ...] = tuple(dict.fromkeys(self._by_name.values()))
+        """Each distinct entry once."""
+        self.default_name: str | None = default
+        self.default: Entry | None = None if default is None else self._find(default)[1]
+        """The default's entry; None also when `default_name` names nothing that is here."""
+
+    def __repr__(self) -> str:
+        return f"<NameMap {len(self._by_name)} names, {len(self.entries)} entries>"
+
+    @property
+    def by_name(self) -> Mapping[str, Entry]:
+        """The entries by name, wildcards as `*.example.com`."""
+        return self._by_name
+
+    def choose(self, name: str | None) -> Entry | None:
+        """Return the entry for a name in any spelling (None: no SNI), or None to refuse."""
+        if name is not None:
+            entry = self._by_name.get(name) or self._find(name)[1]
+            if entry is not None:
+                return entry
+        return self.default
+
+    def _find(self, name: str) -> tuple[Rule, Entry | None]:
+        """Return the entry that covers the name, and by which rule. Never the default."""
+        normal = normalise(name)
+        if normal is None:
+            address = normalise_address(name)
+            entry = None if address is None else self._by_name.get(address)
+            return ("exact", entry) if entry is not None else ("refused", None)
+        entry = self._by_name.get(normal)
+        if entry is not None:
+            return "exact", entry
+        pattern = parent_pattern(normal)
+        entry = None if pattern is None else self._by_name.get(pattern)
+        return ("wildcard", entry) if entry is not None else ("refused", None)
+
+    def why(self, name: str | None) -> Choice:
+        """Explain the choice for a name: the rule, the entry, and each chain that covers it."""
+        rule: Rule = "refused"
+        entry = None
+        if name is not None:
+            rule, entry = self._find(name)
+        normal = None if name is None else normalise(name) or normalise_address(name)
+        if entry is None and self.default is not None:
+            rule, entry = "default", self.default
+        patterns = () if normal is None else (normal, parent_pattern(normal))
+        candidates = tuple(
+            Candidate(chain, pattern, self._verdict(chain, entry))
+            for pattern in patterns
+            if pattern is not None
+            for chain in self.chains
+            if pattern in chain.names
+        )
+        return Choice(normal, rule, entry, candidates)
+
+    def _verdict(self, chain: Chain, entry: Entry | None) -> str:
+        if entry is not None and chain in entry.chains:
+            return "answers"
+        if not chain.valid(self.made):
+            return "expired" if self.made > chain.not_after else "not yet valid"
+        return "another lasts longer or is more specific"
+
+
+def _choose(chains: Iterable[Chain], now: datetime) -> dict[str, Entry]:
+    """Return the entry for each name; equal entries are one object."""
+    valid, invalid = _best(chains, now)
+    chosen = {name: _entry(best) for name, best in valid.items()}
+    for name, best in invalid.items():
+        pattern = None if name.startswith("*.") else parent_pattern(name)
+        if name not in chosen and pattern not in valid:
+            chosen[name] = _entry(best)
+    shared: dict[Entry, Entry] = {}
+    return {name: shared.setdefault(entry, entry) for name, entry in chosen.items()}
+
+
+_Best = dict[str, dict[str, Chain]]
+
+
+def _best(chains: Iterable[Chain], now: datetime) -> tuple[_Best, _Best]:
+    """Return the winner per name and key type, among the valid chains and among the others."""
+    valid: _Best = {}
+    invalid: _Best = {}
+    # The longest-lasting first; among equals the fingerprint decides, never the file's name.
+    for chain in sorted(chains, key=lambda c: (c.not_after, c.not_before, c.fingerprint)):
+        target = valid if chain.valid(now) else invalid
+        for name in chain.names:
+            target.setdefault(name, {})[chain.key_type] = chain
+    return valid, invalid
+
+
+def _entry(best: Mapping[str, Chain]) -> Entry:
+    first = next(best[kind] for kind in _KEY_TYPES if kind in best)
+    return Entry(first.names[0], best.get("ECDSA"), best.get("RSA"), best.get("Ed25519"))
+
+
+def _next_change(chains: Iterable[Chain], now: datetime) -> datetime | None:
+    """Return the next moment when a chain begins or ceases to be valid."""
+    moments = [moment for c in chains for moment in (c.not_before, c.not_after) if moment > now]
+    return min(moments, default=None)
