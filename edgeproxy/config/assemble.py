@@ -1,0 +1,244 @@
+"""From the trees of all files to one `Config`: names that must exist, defaults that are inherited.
+
+Each entry is read by itself, so that what is wrong with one hides nothing of another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from edgeproxy.config import grammar
+from edgeproxy.config.model import (
+    Certs,
+    Config,
+    Defaults,
+    Limit,
+    RouteTimeouts,
+    Upstream,
+    UpstreamTimeouts,
+)
+from edgeproxy.config.nodes import Node
+from edgeproxy.config.reading import Reader
+from edgeproxy.config.reserved import reserved, wrong_rules
+from edgeproxy.config.routes import Names, RouteReader
+from edgeproxy.config.units import shown
+from edgeproxy.config.written import (
+    INCLUDED_ALONE,
+    LIMIT,
+    SETTINGS,
+    UPSTREAM,
+    DefaultsForm,
+    Included,
+    IncludedAlone,
+    LimitForm,
+    Settings,
+    TimeoutsForm,
+    UpstreamForm,
+    Written,
+)
+
+_SHARED = tuple(Included.model_fields)  # the sections that included files may have too
+
+
+@dataclass
+class Source:
+    """One file that was read; `reader` holds its problems."""
+
+    file: str
+    root: Node
+    reader: Reader
+
+
+def assemble(
+    sources: Sequence[Source], folder: Path, source: Path | None, complete: bool
+) -> Config:
+    """The configuration of the main file (first) and the included ones.
+
+    Problems are left in the readers; the result is of use only when there are none. Not
+    `complete`: a file could not be read, so unknown names are not reported.
+    """
+    main = sources[0]
+    form = _settings(main)
+    for each in sources[1:]:
+        _only_shared(each)
+    limits = _entries(sources, "limits", grammar.limit_name, _limit)
+    upstreams = _entries(sources, "upstreams", grammar.name, _UpstreamReader(form.defaults))
+    names = Names(
+        upstreams=frozenset(_written(sources, "upstreams")),
+        limits=frozenset(_written(sources, "limits")),
+        credentials=frozenset({"api_key", *_declared(main)}),
+        complete=complete,
+    )
+    defaults = _defaults(main, form.defaults, names)
+    routes = RouteReader(names, form.defaults, defaults, upstreams)
+    for each in sources:
+        routes.take(each.reader, each.root.get("routes"))
+    _something_routed(main)
+    return Config.model_construct(
+        source=source,
+        folder=folder,
+        listen=form.listen,
+        certs=Certs(folder=folder / form.certs.folder, default=form.certs.default),
+        keys=folder / form.keys,
+        auth=form.auth,
+        limits=limits,
+        defaults=defaults,
+        upstreams=upstreams,
+        routes=tuple(routes.routes),
+        timeouts=form.timeouts,
+        heads=form.heads,
+        trusted_proxies=form.trusted_proxies,
+        forwarded=form.forwarded,
+        access_log=_log(form.access_log, folder),
+        server_header=form.server_header,
+        control=folder / form.control,
+    )
+
+
+def _log(written: Path, folder: Path) -> Path | str:
+    return str(written) if str(written) in ("-", "off") else folder / written
+
+
+def _without(node: Node, keys: Sequence[str]) -> Node:
+    pairs = {key: pair for key, pair in (node.pairs or {}).items() if key not in keys}
+    return Node(node.line, node.column, pairs=pairs)
+
+
+def _settings(main: Source) -> Settings:
+    if main.reader.mapping(main.root) is None:
+        return Settings()
+    rest = _without(main.root, _SHARED)
+    return main.reader.model(Settings, rest, SETTINGS, known=Written) or Settings()
+
+
+def _only_shared(source: Source) -> None:
+    """An included file holds no settings: one look at the main file shows them all."""
+    if source.reader.mapping(source.root) is None:
+        return
+    for key, place, _ in source.root.entries():
+        if key in Settings.model_fields:
+            source.reader.add(place, f"'{key}' stands in the main file only; move it there")
+    rest = _without(source.root, (*_SHARED, *Settings.model_fields))
+    source.reader.model(IncludedAlone, rest, INCLUDED_ALONE, known=Included)
+
+
+def _something_routed(main: Source) -> None:
+    if main.root.get("routes") is None and main.root.get("include") is None:
+        main.reader.add(
+            Node(1, 1), "nothing is routed; add `routes:`, as in `routes: {'*': {/: my-upstream}}`"
+        )
+
+
+def _written(sources: Sequence[Source], section: str) -> list[str]:
+    return [
+        key for each in sources for key, _, _ in (each.root.get(section) or Node(0, 0)).entries()
+    ]
+
+
+def _declared(main: Source) -> list[str]:
+    return [key for key, _, _ in (main.root.get("auth") or Node(0, 0)).entries()]
+
+
+def _entries(
+    sources: Sequence[Source],
+    section: str,
+    check: Callable[[str], Any],
+    make: Callable[[Reader, str, Node], Any],
+) -> dict[str, Any]:
+    """The named entries of one section of all files; a name in two files is an error of both."""
+    found: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for source in sources:
+        reader = source.reader
+        node = reader.mapping(source.root.get(section))
+        for name, place, value in node.entries() if node else ():
+            if name in first:
+                reader.add(place, f"{shown(name)} stands in {first[name]} already; rename one")
+                continue
+            first[name] = f"{source.file}:{place.line}"
+            reader.checked(place, check, name)
+            made = make(reader, name, value)
+            if made is not None:
+                found[name] = made
+    return found
+
+
+def _limit(reader: Reader, name: str, node: Node) -> Limit | None:
+    form = reader.model(LimitForm, node, LIMIT)
+    return None if form is None else Limit.model_construct(name=name, **form.__dict__)
+
+
+class _UpstreamReader:
+    """Makes upstreams; those that do not say their timeouts have those of `defaults`."""
+
+    def __init__(self, defaults: DefaultsForm) -> None:
+        self._defaults = defaults.timeouts
+
+    def __call__(self, reader: Reader, name: str, node: Node) -> Upstream | None:
+        form = reader.model(UpstreamForm, node, UPSTREAM)
+        if form is None:
+            return None
+        self._check(reader, form, node)
+        values: dict[str, Any] = dict(form.__dict__)
+        own = form.timeouts
+        values["timeouts"] = UpstreamTimeouts.model_construct(
+            connect=own.connect, **chosen(own, self._defaults)
+        )
+        return Upstream.model_construct(name=name, **values)
+
+    def _check(self, reader: Reader, form: UpstreamForm, node: Node) -> None:
+        seen: set[str] = set()
+        for index, target in enumerate(form.targets):
+            if str(target) in seen:
+                message = f"{target} stands here twice; once is right"
+                reader.at(node, ("targets", index), message)
+            seen.add(str(target))
+        fields: dict[str, SecretStr] = {}
+        for field, value in form.set.items():
+            why = reserved(field, request=True)
+            if why or field.lower() in fields:
+                reader.at(
+                    node,
+                    ("set", field, "[key]"),
+                    f"{field} {why or 'stands here twice; name it once'}",
+                )
+            fields[field.lower()] = value
+
+
+def chosen(*forms: TimeoutsForm) -> dict[str, Any]:
+    """`first_byte` and `between_bytes` of the first form that says them; else 60 s."""
+    result: dict[str, Any] = {}
+    for name in ("first_byte", "between_bytes"):
+        said = (getattr(form, name) for form in forms)
+        result[name] = next((value for value in said if value is not None), 60.0)
+    return result
+
+
+def _defaults(main: Source, form: DefaultsForm, names: Names) -> Defaults:
+    reader, node = main.reader, main.root.get("defaults") or Node(1, 1)
+    for index, name in enumerate(form.auth or ()):
+        if name in ("none", "anonymous"):
+            reader.at(
+                node,
+                ("auth", index),
+                f"'{name}' here would open every route; say it on the route itself",
+            )
+        else:
+            names.credential(reader, node, ("auth", index), name, openers=False)
+    for index, name in enumerate(form.limit or ()):
+        names.limit(reader, node, ("limit", index), name)
+    for direction in ("request", "response"):
+        rules = getattr(form, direction)
+        for location, message in wrong_rules(rules, request=direction == "request"):
+            reader.at(node, (direction, *location), message)
+    return Defaults(
+        auth=form.auth or ("api_key",),
+        limit=form.limit or (),
+        body=form.body,
+        timeouts=RouteTimeouts(**chosen(form.timeouts)),
+        request=form.request,
+        response=form.response,
+    )

@@ -1,0 +1,154 @@
+"""Types of single settings: how each is read, and what an editor is told about it.
+
+Each is a plain Python type with a validator of `units` or `grammar` in front, and the JSON Schema
+of what may be written, which is wider than the type (a duration is a float, written `60s`).
+"""
+
+import ipaddress
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from edgeproxy.config import grammar, units
+from edgeproxy.config.secrets import expand
+from edgeproxy.config.units import Rate, shown
+
+__all__ = ["Rate"]
+
+_NUMBER_OR = {"type": ["string", "number"]}
+Duration = Annotated[
+    float,
+    BeforeValidator(units.duration),
+    WithJsonSchema(_NUMBER_OR | {"pattern": units.DURATION_PATTERN, "exclusiveMinimum": 0}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(units.size),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": units.SIZE_PATTERN, "minimum": 0}),
+]
+Speed = Annotated[
+    int,
+    BeforeValidator(units.speed),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": units.SPEED_PATTERN, "minimum": 0}),
+]
+RateValue = Annotated[
+    Rate,
+    BeforeValidator(units.rate),
+    WithJsonSchema({"type": "string", "pattern": units.RATE_PATTERN, "examples": ["100/min"]}),
+]
+
+
+def seconds(default: str, description: str) -> Any:
+    """A field for a duration; the default is written as people write it."""
+    return Field(
+        default=units.duration(default),
+        description=description,
+        json_schema_extra={"default": default},
+    )
+
+
+def bytes_(default: str, description: str) -> Any:
+    """A field for a size; the default is written as people write it."""
+    return Field(
+        default=units.size(default),
+        description=description,
+        json_schema_extra={"default": default},
+    )
+
+
+def _several(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("an empty list says nothing; name something, or remove the line")
+        if all(isinstance(each, str) for each in value) and len(set(value)) < len(value):
+            raise ValueError("the list names something twice; once is right")
+        return tuple(value)
+    return (value,)
+
+
+def one_or_more(item: Any) -> BeforeValidator:
+    """One value, or a list of them that is not empty; a tuple either way."""
+    written = Union[item, list[item]]  # noqa: UP007 (items are annotations, known at run time only)
+    return BeforeValidator(_several, json_schema_input_type=written)
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(f"{shown(value)} is not a path; write it as folder/name")
+    return Path(value)
+
+
+def _network(value: Any) -> Any:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a network; write it as 10.0.0.0/8")
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    try:
+        near = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a network; write it as 10.0.0.0/8") from None
+    raise ValueError(f"{shown(value)} is an address within a network; did you mean '{near}'?")
+
+
+def _plain_value(value: str) -> str:
+    if "${" in value:
+        raise ValueError("secrets are put in only under an upstream's `set`; move the field there")
+    return grammar.field_value(value)
+
+
+def _secret(value: Any, info: ValidationInfo) -> Any:
+    """The wrapped secret; the lookup comes with the validation's context."""
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("this is not text; put it in quotes")
+    text = expand(value, info.context) if callable(info.context) else value
+    return SecretStr(grammar.field_value(text, secret=True))
+
+
+HostName = Annotated[str, AfterValidator(grammar.domain)]
+ListenAddress = Annotated[
+    str,
+    AfterValidator(grammar.listening),
+    WithJsonSchema({"type": "string", "pattern": r"^.*:[0-9]{1,5}$", "examples": [":8443"]}),
+]
+Name = Annotated[
+    str,
+    AfterValidator(grammar.name),
+    WithJsonSchema({"type": "string", "pattern": grammar.NAME_PATTERN}),
+]
+LimitName = Annotated[
+    str,
+    AfterValidator(grammar.limit_name),
+    WithJsonSchema({"type": "string", "pattern": grammar.LIMIT_NAME_PATTERN}),
+]
+FieldName = Annotated[str, AfterValidator(grammar.field_name)]
+FieldValue = Annotated[str, AfterValidator(_plain_value)]
+SecretValue = Annotated[
+    SecretStr,
+    BeforeValidator(_secret),
+    WithJsonSchema({"type": "string", "examples": ["${env:TOKEN}", "${file:/run/secrets/token}"]}),
+]
+WrittenPath = Annotated[
+    Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    BeforeValidator(_network),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]}),
+]

@@ -1,0 +1,254 @@
+"""The small languages of a configuration: hosts, route keys, paths, field names, addresses.
+
+Each function takes text, returns it in the form in which it is compared, and raises `ValueError`
+whose text says what is wrong and what would be right.
+"""
+
+import ipaddress
+import re
+import warnings
+from typing import Literal, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import idna
+
+from edgeproxy.config.units import shown
+
+Kind = Literal["exact", "prefix", "regex"]
+
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+#: Names of limits stand in `RateLimit-Policy` and in metrics: lower case, no surprises.
+LIMIT_NAME_PATTERN = r"^[a-z0-9_-]{1,64}$"
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
+_LIMIT_NAME = re.compile(LIMIT_NAME_PATTERN, re.ASCII)
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # RFC 9110 5.6.2
+_VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)  # RFC 9110 5.5
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,;=:@-]+", re.ASCII)  # pchar without %, RFC 3986 3.3
+_LONGEST_VALUE = 8192
+_LONGEST_PATH = 2048
+_LONGEST_REGEX = 1000
+
+
+class RouteKey(NamedTuple):
+    """What a key such as `GET|HEAD exact:/users` says."""
+
+    methods: tuple[str, ...]
+    kind: Kind
+    path: str
+
+
+def name(value: str) -> str:
+    """The name of an upstream, plan, scope or group."""
+    if not _NAME.match(value):
+        raise ValueError(
+            f"{shown(value)} is not a name; letters, digits, '_', '-' and '.' are right, up to 64"
+        )
+    return value
+
+
+def limit_name(value: str) -> str:
+    """The name of a limit; it stands in the `RateLimit-Policy` field."""
+    if not _LIMIT_NAME.match(value):
+        raise ValueError(
+            f"{shown(value)} is not a name for a limit; a-z, 0-9, '_' and '-' are right, up to 64"
+        )
+    if value == "none":
+        raise ValueError("'none' on a route means that no limit applies; choose another name")
+    return value
+
+
+def host(value: str) -> str:
+    """A host of `routes`: a name as A-labels in lower case, `*.` before a name, `*`, or an IP.
+
+    IPv6 addresses come out in brackets, as they stand in `Host`.
+    """
+    if value == "*":
+        return value
+    if "://" in value or "/" in value:
+        raise ValueError(f"{shown(value)} is not a host; leave out the scheme and the path")
+    address = value.removeprefix("[").removesuffix("]")
+    if ":" in address:
+        try:
+            return f"[{ipaddress.IPv6Address(address)}]"
+        except ValueError:
+            raise ValueError(
+                f"{shown(value)} has a port; leave it out, a route holds on every port"
+            ) from None
+    star, rest = ("*.", value[2:]) if value.startswith("*.") else ("", value)
+    if "*" in rest:
+        raise ValueError(
+            f"{shown(value)} has a * elsewhere than in front; write '*.example.com' or '*'"
+        )
+    return star + domain(rest)
+
+
+def domain(value: str) -> str:
+    """A host name or IPv4 address as A-labels in lower case, without the trailing dot."""
+    text = value.removesuffix(".")
+    try:
+        if not text.isascii():
+            text = idna.encode(text, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError, ValueError, IndexError):
+        raise ValueError(
+            f"{shown(value)} is not a name that IDNA allows; write its xn-- form"
+        ) from None
+    text = text.lower()
+    labels = text.split(".")
+    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"{shown(value)} is not a host name; write it as api.example.com")
+    if labels[-1].isdigit():
+        _address(text, value)
+    return text
+
+
+def _address(text: str, value: str) -> None:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is neither a name nor an IPv4 address") from None
+
+
+def route_key(value: str) -> RouteKey:
+    """`[METHODS ](PATH | exact:PATH | regex:PATTERN)`."""
+    before, space, rest = value.partition(" ")
+    if space and not before.startswith(("/", "exact:", "regex:")):
+        methods = _methods(before)
+    else:
+        methods, rest = (), value
+    rest = rest.strip(" ")
+    if rest.startswith("regex:"):
+        return RouteKey(methods, "regex", regex(rest.removeprefix("regex:")))
+    if rest.startswith("exact:"):
+        return RouteKey(methods, "exact", path(rest.removeprefix("exact:")))
+    return RouteKey(methods, "prefix", path(rest))
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    found = text.split("|")
+    for method in found:
+        if _METHOD.fullmatch(method.upper()) and method != method.upper():
+            raise ValueError(f"methods are written in capitals; did you mean '{method.upper()}'?")
+        if not _METHOD.fullmatch(method):
+            raise ValueError(f"{shown(text)} is not a method; write it as GET or GET|HEAD")
+        if method in ("TRACE", "CONNECT"):
+            raise ValueError(f"{method} is never relayed; remove it")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{shown(text)} names a method twice; once is right")
+    return tuple(found)
+
+
+def path(value: str) -> str:
+    """A path as routing sees it: absolute, decoded, without dot segments or empty segments."""
+    if not value.startswith("/"):
+        near = "'/" + value + "'" if _PATH.fullmatch(value) else "/, /orders or exact:/orders"
+        raise ValueError(f"{shown(value)} is not a path; it begins with /, as in {near}")
+    if len(value) > _LONGEST_PATH:
+        raise ValueError(f"{shown(value)} is longer than {_LONGEST_PATH} characters")
+    if "?" in value or "#" in value:
+        raise ValueError(f"{shown(value)} holds a query or fragment; routes see the path only")
+    if "{" in value:
+        raise ValueError(
+            f"{shown(value)} holds a placeholder; use a shorter prefix, or regex: for a pattern"
+        )
+    if "%" in value:
+        raise ValueError(f"{shown(value)} is percent-encoded; write the decoded form, in ASCII")
+    if not _PATH.fullmatch(value):
+        raise ValueError(f"{shown(value)} holds a character that no path can hold")
+    if "//" in value:
+        raise ValueError(f"{shown(value)} holds //, which no request that is let in has; write /")
+    if any(segment in (".", "..") for segment in value.split("/")):
+        raise ValueError(f"{shown(value)} holds a dot segment; write the path that it leads to")
+    return value
+
+
+def regex(value: str) -> str:
+    """A regular expression that Python compiles; the whole path has to match it."""
+    if not value or len(value) > _LONGEST_REGEX:
+        raise ValueError(f"a regular expression has between 1 and {_LONGEST_REGEX} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(value)
+    except re.error as error:
+        where = f" at character {error.pos + 1}" if error.pos is not None else ""
+        raise ValueError(
+            f"{shown(value)} is not a regular expression: {error.msg}{where}"
+        ) from None
+    except (RecursionError, OverflowError, ValueError):
+        raise ValueError(f"{shown(value)} is too complex a regular expression") from None
+    return value
+
+
+def field_name(value: str) -> str:
+    """The name of a header field (a token)."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a field name; write it as X-Name")
+    return value
+
+
+def field_value(value: str, *, secret: bool = False) -> str:
+    """The value of a header field: printable ASCII without space at its ends. A secret one is
+    never shown."""
+    if len(value) > _LONGEST_VALUE:
+        raise ValueError(f"the value is longer than {_LONGEST_VALUE} characters")
+    if not _VALUE.fullmatch(value):
+        what = "the value" if secret else shown(value)
+        raise ValueError(
+            f"{what} cannot stand in a header field; printable ASCII on one line, "
+            "without space at its ends, is right"
+        )
+    return value
+
+
+def listening(value: str) -> str:
+    """An address to listen on: `:8443`, `127.0.0.1:8443`, `[::1]:8443`. Port 0: any free one."""
+    split_address(value)
+    return value
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """(interface, port) of an address to listen on; the interface is `""` for all of them."""
+    interface, colon, port = value.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
+        raise ValueError(
+            f"{shown(value)} is not an address to listen on; "
+            "write :8443, 127.0.0.1:8443 or [::1]:8443"
+        )
+    bare = interface.removeprefix("[").removesuffix("]")
+    if interface and (":" in bare) != (interface != bare):
+        raise ValueError(f"{shown(value)}: an IPv6 address stands in brackets, as in [::1]:8443")
+    try:
+        return str(ipaddress.ip_address(bare)) if interface else "", int(port)
+    except ValueError:
+        raise ValueError(
+            f"{shown(value)}: {shown(interface)} is not an IP address; write 127.0.0.1, [::1], "
+            "or only the port"
+        ) from None
+
+
+def target_url(value: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of a target. What stands before an @ is never shown."""
+    safe = shown(value) if "@" not in value else "this URL"
+    try:
+        parts: SplitResult = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{safe} is not a URL; write it as http://10.0.0.1:9001") from None
+    if parts.scheme == "https":
+        raise ValueError(f"{safe}: https:// targets are not supported yet; write http://")
+    if parts.scheme != "http" or not parts.hostname or not value.isprintable() or " " in value:
+        raise ValueError(f"{safe} is not a URL; write it as http://10.0.0.1:9001")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "a target holds no user and password; use `set` for an Authorization field"
+        )
+    if parts.path not in ("", "/") or parts.query or parts.fragment or value.endswith(("?", "#")):
+        raise ValueError(
+            f"{safe} holds more than host and port; leave the rest out (`strip` shortens paths)"
+        )
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError(f"{safe} has no port that can be reached; write 1 to 65535")
+    name = parts.hostname
+    return "http", str(ipaddress.ip_address(name)) if ":" in name else domain(name), port or 80

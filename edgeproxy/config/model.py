@@ -1,0 +1,266 @@
+"""The configuration as the rest of edgeproxy sees it: frozen, complete, in seconds and bytes.
+
+Each default names the precedent that it follows. What a file may say, with its short forms, is in
+`written`; `load` makes a `Config` of it.
+"""
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from edgeproxy.config import grammar
+from edgeproxy.config.fields import (
+    Duration,
+    FieldName,
+    FieldValue,
+    HostName,
+    ListenAddress,
+    Rate,
+    RateValue,
+    Size,
+    Speed,
+    WrittenPath,
+    bytes_,
+    one_or_more,
+    seconds,
+)
+
+__all__ = ["Rate"]
+
+
+class Frozen(BaseModel):
+    """Unknown keys are errors, values never change, nothing is converted that is not said."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Listen(Frozen):
+    """Where clients are waited for."""
+
+    https: ListenAddress = Field(
+        default=":8443",  # Tomcat's and Kubernetes' habit: no root needed
+        description="Address for TLS: `:8443`, `127.0.0.1:8443`, `[::1]:8443`.",
+    )
+    http: ListenAddress | None = Field(
+        default=None,
+        description="Address for plain HTTP, which only redirects to https; absent: none.",
+    )
+    backlog: int = Field(
+        default=511,  # nginx
+        ge=1,
+        le=65535,
+        description="Connections that the kernel holds until they are accepted.",
+    )
+    connections: int = Field(
+        default=10_000,  # C10k; haproxy's maxconn is of this order
+        ge=1,
+        le=1_000_000,
+        description="Open connections per listener; beyond them accepting pauses.",
+    )
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> "Listen":
+        if self.http == self.https and not self.https.endswith(":0"):
+            raise ValueError("`http` and `https` are the same address; give each its own port")
+        return self
+
+
+class Certs(Frozen):
+    """Where certificates and their private keys lie."""
+
+    folder: WrittenPath = Field(
+        default=Path("certs/"), description="Folder that is searched for certificates and keys."
+    )
+    default: HostName | None = Field(
+        default=None,
+        description="Name whose certificate answers clients that name none, or one not served.",
+    )
+
+
+class ApiKey(Frozen):
+    """The credential that is there by itself."""
+
+    query: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Query parameter that may carry the key; absent: none may.",
+    )
+
+
+class Auth(Frozen):
+    """Credentials by name. A further kind is one more field here, or a typed extra."""
+
+    api_key: ApiKey = Field(default=ApiKey(), description="API keys from the key file.")
+
+
+class FieldRules(Frozen):
+    """What is done to header fields on their way."""
+
+    set: dict[FieldName, FieldValue] = Field(
+        default={}, description="Fields that replace all of that name."
+    )
+    add: dict[FieldName, FieldValue] = Field(
+        default={}, description="Fields added beside what is there."
+    )
+    remove: Annotated[tuple[FieldName, ...], one_or_more(FieldName)] = Field(
+        default=(), description="Fields taken out."
+    )
+
+
+class RouteTimeouts(Frozen):
+    """How long an upstream may take."""
+
+    first_byte: Duration = seconds("60s", "Until the answer begins.")  # nginx proxy_read_timeout
+    between_bytes: Duration = seconds("60s", "Between two reads of it.")  # nginx proxy_read_timeout
+
+
+class UpstreamTimeouts(RouteTimeouts):
+    connect: Duration = seconds("3s", "Until a connection stands.")  # Envoy 5s, Pingora's users 1-3
+
+
+class Target(Frozen):
+    """One address of an upstream."""
+
+    scheme: Literal["http"] = "http"
+    host: str
+    port: int = 80
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+class Upstream(Frozen):
+    """A service behind us: its targets, and how they are spoken to."""
+
+    name: str
+    targets: tuple[Target, ...]
+    host: str | None = None
+    set: dict[str, SecretStr] = {}
+    connections: int = 256
+    waiting: int = 1024
+    wait: float = 1.0
+    idle: float = 30.0
+    skip: float = 10.0
+    timeouts: UpstreamTimeouts = UpstreamTimeouts()
+
+
+class Limit(Frozen):
+    """A named window; routes that name the same limit share it."""
+
+    name: str
+    rate: RateValue
+    plans: dict[str, RateValue] = {}
+    by: Literal["key", "address"] = "key"
+    table: int = 100_000
+    shadow: bool = False
+
+
+class Route(Frozen):
+    """One route, with everything that it inherits filled in."""
+
+    host: str
+    methods: tuple[str, ...] = ()
+    kind: grammar.Kind = "prefix"
+    path: str
+    to: str | None = None
+    page: bool = False
+    auth: tuple[str, ...] = ("api_key",)
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    limit: tuple[str, ...] = ()
+    when: dict[str, str] = {}
+    strip: bool | str = False
+    host_header: str | None = None
+    request: FieldRules = FieldRules()
+    response: FieldRules = FieldRules()
+    body: int = 10 << 20
+    encoded_slash: Literal["refuse", "keep"] = "refuse"
+    timeouts: RouteTimeouts = RouteTimeouts()
+    file: str = ""
+    line: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether a caller without any credential gets in."""
+        return "none" in self.auth or "anonymous" in self.auth
+
+
+class Timeouts(Frozen):
+    """How long a client may take, and what ends a connection."""
+
+    handshake: Duration = seconds("10s", "TLS handshake.")  # haproxy's advice for timeout client
+    head: Duration = seconds("10s", "Whole request head, from its first byte.")  # haproxy's advice
+    keep_alive: Duration = seconds("75s", "Idle between requests.")  # nginx keepalive_timeout
+    requests_per_connection: int = Field(
+        default=1000,  # nginx keepalive_requests
+        ge=1,
+        le=1_000_000_000,
+        description="Requests after which a connection is closed.",
+    )
+    client_write: Duration = seconds("60s", "A client takes nothing.")  # nginx send_timeout
+    close: Duration = seconds("2s", "A full close is not answered.")  # nginx lingering, halved
+    drain: Duration = seconds("30s", "Open requests at the end.")  # Kubernetes' grace period
+    body_rate: Speed = Field(
+        default=500,  # Apache mod_reqtimeout body=20,MinRate=500
+        description="Slower request bodies are refused, after the grace.",
+        json_schema_extra={"default": "500B/s"},
+    )
+    body_grace: Duration = seconds("20s", "Until the rate is looked at.")  # Apache mod_reqtimeout
+
+
+class Heads(Frozen):
+    """How large heads may be."""
+
+    request: Size = bytes_("16KiB", "Request head.")  # Node's --max-http-header-size
+    fields: int = Field(
+        default=100,  # Apache LimitRequestFields
+        ge=1,
+        le=10_000,
+        description="Fields in a request head.",
+    )
+    target: Size = bytes_("8KiB", "Request target.")  # Apache LimitRequestLine, nginx 8k
+    response: Size = bytes_("64KiB", "Head of an upstream's answer.")  # Envoy's 60 KiB, rounded
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Heads":
+        if not 256 <= self.target <= self.request or self.response < 1024:
+            raise ValueError(
+                "the sizes do not fit: 256B <= target <= request, and response >= 1KiB, is right"
+            )
+        return self
+
+
+class Defaults(Frozen):
+    """What every route has unless it says otherwise."""
+
+    auth: tuple[str, ...] = ("api_key",)
+    limit: tuple[str, ...] = ()
+    body: int = 10 << 20
+    timeouts: RouteTimeouts = RouteTimeouts()
+    request: FieldRules = FieldRules()
+    response: FieldRules = FieldRules()
+
+
+class Config(Frozen):
+    """One frozen snapshot of the whole configuration."""
+
+    source: Path | None = None
+    folder: Path = Path(".")
+    listen: Listen = Listen()
+    certs: Certs = Certs()
+    keys: Path = Path("keys.jsonl")
+    auth: Auth = Auth()
+    limits: dict[str, Limit] = {}
+    defaults: Defaults = Defaults()
+    upstreams: dict[str, Upstream] = {}
+    routes: tuple[Route, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    heads: Heads = Heads()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
+    access_log: Path | Literal["-", "off"] = Path("access.log")
+    server_header: Literal["hide", "keep"] = "hide"
+    control: Path = Path("edgeproxy.sock")

@@ -1,0 +1,221 @@
+"""The routes of all files: keys taken apart, names looked up, defaults filled in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeproxy.config import grammar
+from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
+from edgeproxy.config.nodes import Node
+from edgeproxy.config.reading import Location, Reader
+from edgeproxy.config.reserved import IDENTITY, merged, wrong_rules
+from edgeproxy.config.units import shown
+from edgeproxy.config.written import ROUTE, DefaultsForm, RouteForm
+
+OPENERS = ("none", "anonymous")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the configuration declares anywhere, for looking names up."""
+
+    upstreams: frozenset[str]
+    limits: frozenset[str]
+    credentials: frozenset[str]
+    complete: bool  # whether every file could be read
+
+    def upstream(self, reader: Reader, node: Node, location: Location, name: str) -> None:
+        if name.startswith(("http://", "https://")):
+            reader.at(
+                node,
+                location,
+                "a URL stands here; give it a name under `upstreams`, and write that name",
+            )
+        elif name not in self.upstreams and self.complete:
+            hint = reader.suggestions.unknown(name, self.upstreams)
+            reader.at(node, location, f"there is no upstream {shown(name)}{hint}")
+
+    def limit(self, reader: Reader, node: Node, location: Location, name: str) -> None:
+        if name not in self.limits and self.complete:
+            hint = reader.suggestions.unknown(name, self.limits)
+            reader.at(node, location, f"there is no limit {shown(name)}{hint}")
+
+    def credential(
+        self, reader: Reader, node: Node, location: Location, name: str, *, openers: bool
+    ) -> None:
+        if name not in self.credentials:
+            known = (*self.credentials, *(OPENERS if openers else ()))
+            hint = reader.suggestions.unknown(name, known)
+            reader.at(node, location, f"there is no credential {shown(name)}{hint}")
+
+
+class RouteReader:
+    """Takes the `routes` of each file in turn; `routes` has them in that order."""
+
+    def __init__(
+        self,
+        names: Names,
+        form: DefaultsForm,
+        defaults: Defaults,
+        upstreams: Mapping[str, Upstream],
+    ) -> None:
+        self.routes: list[Route] = []
+        self._names = names
+        self._form = form
+        self._defaults = defaults
+        self._upstreams = upstreams
+        #: What tells routes apart -> the methods already taken, and where.
+        self._taken: dict[tuple[Any, ...], list[tuple[tuple[str, ...], str]]] = {}
+
+    def take(self, reader: Reader, section: Node | None) -> None:
+        """Adds the routes of one file."""
+        hosts = reader.mapping(section)
+        for written, place, value in hosts.entries() if hosts else ():
+            host = reader.checked(place, grammar.host, written)
+            paths = reader.mapping(value)
+            for text, key_place, routes in paths.entries() if paths else ():
+                key = reader.checked(key_place, grammar.route_key, text)
+                several = [routes] if routes.items is None else routes.items
+                if not several:
+                    reader.add(routes, "an empty list is no route; write the name of an upstream")
+                for node in several:
+                    self._one(reader, host, key, key_place if routes.items is None else node, node)
+
+    def _one(
+        self,
+        reader: Reader,
+        host: str | None,
+        key: grammar.RouteKey | None,
+        place: Node,
+        node: Node,
+    ) -> None:
+        form = reader.model(RouteForm, node, ROUTE)
+        if form is None:
+            return
+        self._check_names(reader, form, node)
+        self._check_sense(reader, form, node, key)
+        if host is None or key is None:
+            return
+        route = self._route(form, host, key, f"{reader.file}", place.line)
+        self._check_taken(reader, route, place)
+        self.routes.append(route)
+
+    def _check_names(self, reader: Reader, form: RouteForm, node: Node) -> None:
+        if form.to is not None:
+            self._names.upstream(reader, node, ("to",), form.to)
+        for index, name in enumerate(form.auth or ()):
+            if name not in OPENERS:
+                self._names.credential(reader, node, ("auth", index), name, openers=True)
+        for index, name in enumerate(form.limit or ()):
+            if name != "none":
+                self._names.limit(reader, node, ("limit", index), name)
+
+    def _check_sense(
+        self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
+    ) -> None:
+        if form.to is None and not form.page:
+            reader.add(node, "this route leads nowhere; add `to:` with the name of an upstream")
+        if form.to is not None and form.page:
+            reader.at(node, ("page",), "a route has `to` or `page`, not both; remove one")
+        auth, limit = form.auth or (), form.limit or ()
+        if "none" in auth and len(auth) > 1:
+            reader.at(
+                node, ("auth",), "'none' stands alone; 'anonymous' makes the others voluntary"
+            )
+        if any(name in OPENERS for name in auth) and (form.scopes or form.groups):
+            wanted = "scopes" if form.scopes else "groups"
+            reader.at(
+                node,
+                (wanted,),
+                f"an open route cannot ask for {wanted}, which nobody without a credential has; "
+                "remove one of the two",
+            )
+        if "none" in limit and len(limit) > 1:
+            reader.at(node, ("limit",), "'none' stands alone; remove it, or the other limits")
+        self._check_when(reader, form, node)
+        self._check_strip(reader, form, node, key)
+        for direction in ("request", "response"):
+            rules = getattr(form, direction)
+            for location, message in wrong_rules(rules, request=direction == "request"):
+                reader.at(node, (direction, *location), message)
+
+    def _check_when(self, reader: Reader, form: RouteForm, node: Node) -> None:
+        seen: set[str] = set()
+        for name in form.when:
+            folded = name.lower().replace("_", "-")
+            place = ("when", name, "[key]")
+            if folded in IDENTITY or folded.startswith("x-consumer-"):
+                reader.at(node, place, f"{name} is removed from what clients send; remove it")
+            elif folded == "host":
+                reader.at(node, place, "hosts stand above the paths; move the route to its host")
+            if name.lower() in seen:
+                reader.at(node, place, f"{name} stands here twice; once is right")
+            seen.add(name.lower())
+
+    def _check_strip(
+        self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
+    ) -> None:
+        if form.strip is False or key is None:
+            return
+        if form.strip is True:
+            if key.kind == "regex":
+                message = "a regular expression has no fixed front; write the path to take away"
+                reader.at(node, ("strip",), message)
+            return
+        path = reader.checked(node.get("strip") or node, grammar.path, form.strip)
+        if path is None or key.kind == "regex":
+            return
+        if not (key.path + "/").startswith(path.rstrip("/") + "/"):
+            reader.at(
+                node,
+                ("strip",),
+                f"{shown(path)} is not the front of {shown(key.path)}; only that can be taken away",
+            )
+
+    def _check_taken(self, reader: Reader, route: Route, place: Node) -> None:
+        """Two routes that can never be told apart: same host, path and conditions, and a method
+        that both answer."""
+        sort = (route.host, route.kind, route.path, frozenset(route.when.items()))
+        where = f"{reader.file}:{place.line}"
+        others = self._taken.setdefault(sort, [])
+        for methods, other in others:
+            same = set(methods) & set(route.methods)
+            if same or methods == route.methods:
+                which = f" for {', '.join(sorted(same))}" if same else ""
+                message = f"the route on {other} is the same{which}"
+                reader.add(place, f"{message}; change one, or tell them apart by `when`")
+                break
+        others.append((route.methods, where))
+
+    def _route(
+        self, form: RouteForm, host: str, key: grammar.RouteKey, file: str, line: int
+    ) -> Route:
+        upstream = self._upstreams.get(form.to or "")
+        own = form.timeouts
+        behind = upstream.timeouts if upstream else self._defaults.timeouts
+        limit = self._defaults.limit if form.limit is None else form.limit
+        return Route.model_construct(
+            host=host,
+            methods=key.methods,
+            kind=key.kind,
+            path=key.path,
+            to=form.to,
+            page=form.page,
+            auth=form.auth or self._defaults.auth,
+            scopes=form.scopes,
+            groups=form.groups,
+            limit=() if limit == ("none",) else limit,
+            when={name.lower(): value for name, value in form.when.items()},
+            strip=form.strip,
+            host_header=form.host or (upstream.host if upstream else None),
+            request=merged(self._defaults.request, form.request),
+            response=merged(self._defaults.response, form.response),
+            body=self._form.body if form.body is None else form.body,
+            encoded_slash=form.encoded_slash,
+            timeouts=RouteTimeouts.model_construct(
+                first_byte=own.first_byte or behind.first_byte,
+                between_bytes=own.between_bytes or behind.between_bytes,
+            ),
+            file=file,
+            line=line,
+        )

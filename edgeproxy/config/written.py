@@ -1,0 +1,234 @@
+"""What a configuration file may say: the forms as they are written, short and long.
+
+`None` means "not said here": then `defaults` or the default of `model` holds. The JSON Schema for
+editors is made from these classes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from edgeproxy.config import grammar
+from edgeproxy.config.fields import (
+    Duration,
+    FieldName,
+    FieldValue,
+    HostName,
+    LimitName,
+    Name,
+    Network,
+    RateValue,
+    SecretValue,
+    Size,
+    WrittenPath,
+    bytes_,
+    one_or_more,
+    seconds,
+)
+from edgeproxy.config.model import (
+    Auth,
+    Certs,
+    FieldRules,
+    Frozen,
+    Heads,
+    Listen,
+    Target,
+    Timeouts,
+)
+from edgeproxy.config.units import shown
+
+Names = Annotated[tuple[str, ...], one_or_more(str)]
+
+
+def _short(key: str, form: Any) -> BeforeValidator:
+    """A bare value is the long form with only `key`."""
+
+    def lengthen(value: Any) -> Any:
+        return {key: value} if isinstance(value, str | list) else value
+
+    return BeforeValidator(lengthen, json_schema_input_type=form)
+
+
+class TimeoutsForm(Frozen):
+    first_byte: Duration | None = Field(
+        default=None, description="Until the upstream's answer begins."
+    )
+    between_bytes: Duration | None = Field(
+        default=None, description="Between two reads of the upstream's answer."
+    )
+
+
+class UpstreamTimeoutsForm(TimeoutsForm):
+    connect: Duration = seconds("3s", "Until a connection to a target stands.")
+
+
+def _target(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a URL; write it as http://10.0.0.1:9001")
+    _, host, port = grammar.target_url(value)
+    return Target(host=host, port=port)
+
+
+TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=str)]
+
+
+class UpstreamForm(Frozen):
+    """A service behind the gateway."""
+
+    targets: Annotated[tuple[TargetValue, ...], one_or_more(TargetValue)] = Field(
+        description="Addresses of the service: http://HOST:PORT."
+    )
+    host: HostName | None = Field(
+        default=None, description="The Host that the service gets; absent: the client's."
+    )
+    set: dict[FieldName, SecretValue] = Field(
+        default={}, description="Fields for the service; the place for its secrets."
+    )
+    connections: int = Field(
+        default=256,  # haproxy's and nginx's advice is of this order
+        ge=1,
+        le=65535,
+        description="Connections per target.",
+    )
+    waiting: int = Field(
+        default=1024,  # Envoy max_pending_requests
+        ge=0,
+        le=1_000_000,
+        description="Requests that wait for a connection; more are answered 503.",
+    )
+    wait: Duration = seconds("1s", "How long a request waits for a connection.")
+    idle: Duration = seconds("30s", "A pooled connection is closed after this.")
+    skip: Duration = seconds("10s", "A target that refused is passed over.")  # nginx fail_timeout
+    timeouts: UpstreamTimeoutsForm = Field(
+        default=UpstreamTimeoutsForm(), description="How long its targets may take."
+    )
+
+
+class LimitForm(Frozen):
+    """At most so many requests in any span of time, per caller."""
+
+    rate: RateValue = Field(description="Requests per time: `100/min`, `10/10s`.")
+    plans: dict[Name, RateValue] = Field(
+        default={}, description="Rates of plans; the plan stands on the key."
+    )
+    by: Literal["key", "address"] = Field(
+        default="key", description="What a caller is: its key, or its address (/64 for IPv6)."
+    )
+    table: int = Field(
+        default=100_000,
+        ge=1,
+        le=100_000_000,
+        description="Callers that are counted separately.",
+    )
+    shadow: bool = Field(default=False, description="Only log what would have been refused.")
+
+
+class DefaultsForm(Frozen):
+    """What every route has unless it says otherwise."""
+
+    auth: Names | None = Field(default=None, description="Credentials; never `none` here.")
+    limit: Names | None = Field(default=None, description="Limits by name.")
+    body: Size = bytes_("10MiB", "Largest request body.")
+    timeouts: TimeoutsForm = Field(default=TimeoutsForm(), description="Of every upstream.")
+    request: FieldRules = Field(default=FieldRules(), description="Request fields.")
+    response: FieldRules = Field(default=FieldRules(), description="Response fields.")
+
+
+class RouteForm(Frozen):
+    """One route."""
+
+    to: str | None = Field(default=None, description="Name of the upstream.")
+    page: bool = Field(default=False, description="The built-in page, in place of an upstream.")
+    auth: Names | None = Field(
+        default=None,
+        description="Credentials, any of which lets in; `none` opens the route to everybody.",
+    )
+    scopes: Annotated[tuple[Name, ...], one_or_more(Name)] = Field(
+        default=(), description="Scopes, all of which are needed."
+    )
+    groups: Annotated[tuple[Name, ...], one_or_more(Name)] = Field(
+        default=(), description="Groups, one of which is needed."
+    )
+    limit: Names | None = Field(
+        default=None, description="Limits by name, all of which hold; `none` for no limit."
+    )
+    when: dict[FieldName, FieldValue] = Field(
+        default={}, description="Only requests whose fields have exactly these values."
+    )
+    strip: bool | str = Field(
+        default=False, description="Take the matched path, or this one, from the front."
+    )
+    host: HostName | None = Field(
+        default=None, description="The Host that the service gets; absent: the upstream's."
+    )
+    request: FieldRules = Field(default=FieldRules(), description="Request fields.")
+    response: FieldRules = Field(default=FieldRules(), description="Response fields.")
+    body: Size | None = Field(default=None, description="Largest request body.")
+    encoded_slash: Literal["refuse", "keep"] = Field(
+        default="refuse", description="What is done with %2f in a path."
+    )
+    timeouts: TimeoutsForm = Field(default=TimeoutsForm(), description="Of the upstream.")
+
+
+class Settings(Frozen):
+    """Everything at the top of a file but upstreams, limits and routes."""
+
+    listen: Annotated[Listen, _short("https", str | Listen)] = Field(
+        default=Listen(), description="Where clients are waited for."
+    )
+    certs: Annotated[Certs, _short("folder", str | Certs)] = Field(
+        default=Certs(), description="Folder of certificates and keys."
+    )
+    keys: WrittenPath = Field(default=Path("keys.jsonl"), description="File of API keys, hashed.")
+    include: Annotated[tuple[str, ...], one_or_more(str)] = Field(
+        default=(), description="Files with further upstreams, limits and routes."
+    )
+    auth: Auth = Field(default=Auth(), description="Credentials by name.")
+    defaults: DefaultsForm = Field(default=DefaultsForm(), description="For every route.")
+    timeouts: Timeouts = Field(default=Timeouts(), description="How long clients may take.")
+    heads: Heads = Field(default=Heads(), description="How large heads may be.")
+    trusted_proxies: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
+        default=(), description="Networks whose X-Forwarded-For is believed."
+    )
+    forwarded: Literal["x-forwarded", "forwarded"] = Field(
+        default="x-forwarded", description="The family of fields that tells upstreams the client."
+    )
+    access_log: WrittenPath = Field(
+        default=Path("access.log"), description="File, `-` for standard output, or `off`."
+    )
+    server_header: Literal["hide", "keep"] = Field(
+        default="hide", description="What is done with Server and X-Powered-By."
+    )
+    control: WrittenPath = Field(default=Path("edgeproxy.sock"), description="The control socket.")
+
+
+LimitValue = Annotated[LimitForm, _short("rate", RateValue | LimitForm)]
+UpstreamValue = Annotated[UpstreamForm, _short("targets", str | list[str] | UpstreamForm)]
+RouteValue = Annotated[RouteForm, _short("to", str | RouteForm)]
+
+
+class Included(Frozen):
+    """An included file."""
+
+    limits: dict[LimitName, LimitValue] = Field(default={}, description="Limits by name.")
+    upstreams: dict[Name, UpstreamValue] = Field(default={}, description="Upstreams by name.")
+    routes: dict[str, dict[str, RouteValue | list[RouteValue]]] = Field(
+        default={}, description="Host -> `[METHODS ]PATH` -> upstream or route."
+    )
+
+
+class Written(Settings, Included):
+    """A whole configuration file."""
+
+
+class IncludedAlone(Frozen):
+    """What is left of an included file without its sections: nothing."""
+
+
+# The adapters take a bare value for its long form, as the JSON Schema does.
+SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
+INCLUDED_ALONE: TypeAdapter[IncludedAlone] = TypeAdapter(IncludedAlone)
+LIMIT: TypeAdapter[LimitForm] = TypeAdapter(LimitValue)
+UPSTREAM: TypeAdapter[UpstreamForm] = TypeAdapter(UpstreamValue)
+ROUTE: TypeAdapter[RouteForm] = TypeAdapter(RouteValue)
