@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import certificate, cpu, job, origin, table
+from bench import certificate, cpu, job, origin, probe, table
 from bench.peers import ALL, Peer, Setting
 from bench.peers.base import STATE
 from bench.process import BenchError
@@ -76,6 +76,7 @@ def run(chosen: argparse.Namespace) -> int:
                 continue
             peer = kind(setting)
             stack.enter_context(peer.start())
+            probe.check(peer)
             started.append(peer)
             print(f"{peer.name} {peer.version()}: {peer.policy}")
         bench = Bench(folder, service, cpus[-1], chosen.seconds)

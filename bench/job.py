@@ -15,7 +15,8 @@ CONNECTIONS = 32
 RATE = 1_000_000  # per key, so that the window is kept and never refuses …
 WINDOW = 10  # … in seconds
 DOWNLOAD = 100 * 1024 * 1024  # bytes
-DOWNLOAD_PATH = "/files/download.bin"
+DOWNLOAD_PATH = "/shop/files/download.bin"
+ECHO_PATH = "/shop/echo"  # the origin tells what it was told
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -129,7 +129,20 @@ class Answer(bytes):
 
     @property
     def body(self) -> bytes:
-        return self.partition(b"\r\n\r\n")[2]
+        """The content; of a chunked answer the chunks put together (RFC 9112 section 7.1)."""
+        head, _, rest = self.partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" not in head.lower():
+            return rest
+        content = b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            content, rest = content + rest[:length], rest[length + 2 :]
+        return content
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("latin-1")
 
 
 def ask(connection: ssl.SSLSocket, request: bytes) -> Answer:
@@ -139,8 +152,6 @@ def ask(connection: ssl.SSLSocket, request: bytes) -> Answer:
     while not _complete(data):
         more = connection.recv(65536)
         if not more:
-            if data and b"content-length:" not in data.lower() and b"chunked" not in data:
-                break  # ended by the close, as HTTP/1.0 did
             raise BenchError(f"the answer breaks off after {len(data)} bytes: {data[:200]!r}")
         data += more
     return Answer(data)
@@ -155,4 +166,4 @@ def _complete(data: bytes) -> bool:
             return len(body) >= int(line[15:])
         if line.startswith(b"transfer-encoding:"):
             return body.endswith(b"0\r\n\r\n")
-    return False
+    raise BenchError(f"an answer without a length: {data[:200]!r}")

@@ -34,10 +34,10 @@ http {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ return 200 "{body}"; }}
         location = /count {{ stub_status; }}
-        location = /echo {{
-            return 200 "id=$http_x_consumer_id name=$http_x_consumer_name \
-groups=$http_x_consumer_groups for=$http_x_forwarded_for request=$http_x_request_id \
-key=$http_x_api_key ";
+        location = {echo} {{
+            return 200 "id=$http_x_consumer_id|name=$http_x_consumer_name|\
+group=$http_x_consumer_groups|for=$http_x_forwarded_for|request=$http_x_request_id|\
+key=$http_x_api_key";
         }}
         location = {download} {{ alias {folder}/download.bin; }}
     }}
@@ -85,6 +85,7 @@ def running(folder: Path, on: int) -> Iterator[Origin]:
             port=port,
             body="o" * job.BODY,
             download=job.DOWNLOAD_PATH,
+            echo=job.ECHO_PATH,
         )
     )
     command = ["nginx", "-p", str(folder), "-c", str(config), "-e", f"{folder}/origin-start.log"]

@@ -33,11 +33,11 @@ class Peer(ABC):
     policy: str
     """What of the job's policy it does, in a few words for the table's notes."""
     closed = True
-    """Whether a request without a key is refused: checked before measuring."""
-    identifies = True
-    """Whether the origin is told X-Consumer-Id and X-Consumer-Name: checked before measuring."""
+    """Whether a request without a key is refused."""
+    tells: tuple[str, ...] = ("id", "name", "group")
+    """What of the caller the origin learns."""
     limits = True
-    """Whether answers carry RateLimit: checked before measuring."""
+    """Whether answers carry the state of the window."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

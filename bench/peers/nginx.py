@@ -85,25 +85,29 @@ _ACCESS = """\
                     ngx.header["WWW-Authenticate"] = "Bearer"
                     return ngx.exit(401)
                 end
-                local now = ngx.now()
-                local slot = math.floor(now / {window})
-                local into = now / {window} - slot
-                local before = windows:get(caller.id .. ":" .. (slot - 1)) or 0
-                local name = caller.id .. ":" .. slot
-                local used = (windows:get(name) or 0) + before * (1 - into)
-                local reset = math.ceil((1 - into) * {window})
-                if used >= {rate} then
+                local now = ngx.now() / {window}
+                local slot = math.floor(now)
+                if caller.slot ~= slot then
+                    caller.slot = slot
+                    caller.before = caller.id .. ":" .. (slot - 1)
+                    caller.current = caller.id .. ":" .. slot
+                end
+                local left_of_slot = 1 - (now - slot)
+                local used = windows:incr(caller.current, 1, 0, {window} * 2)
+                    + (windows:get(caller.before) or 0) * left_of_slot
+                local reset = math.ceil(left_of_slot * {window})
+                if used > {rate} then
+                    windows:incr(caller.current, -1)
                     ngx.header["Retry-After"] = reset
                     return ngx.exit(429)
                 end
-                windows:incr(name, 1, 0, {window} * 2)
                 ngx.req.set_header("X-Consumer-Id", caller.id)
                 ngx.req.set_header("X-Consumer-Name", caller.name)
                 ngx.req.set_header("X-Consumer-Groups", caller.group)
                 ngx.req.clear_header("X-API-Key")
                 ngx.var.consumer = caller.id
                 ngx.header["RateLimit-Policy"] = '"default";q={rate};w={window}'
-                ngx.header["RateLimit"] = '"default";r=' .. math.floor({rate} - used - 1)
+                ngx.header["RateLimit"] = '"default";r=' .. math.floor({rate} - used)
                     .. ';t=' .. reset
             }}
 """
@@ -115,7 +119,8 @@ class Nginx(Peer):
     name = "nginx"
     program = "nginx"
     policy = "no keys, no limits"
-    closed = identifies = limits = False
+    closed = limits = False
+    tells: tuple[str, ...] = ()
 
     modules = policy_block = access_block = log = ""
 
@@ -162,7 +167,8 @@ class NginxLua(Nginx):
 
     name = "nginx+Lua"
     policy = "keys in a Lua table, sliding counter in a shared dictionary, identity and rate fields"
-    closed = identifies = limits = True
+    closed = limits = True
+    tells = Peer.tells
 
     modules = (
         f"load_module {_MODULES}/ndk_http_module.so;\n"
