@@ -4,11 +4,14 @@ The way of a certificate, module by module:
 
     folder     T  watches the folder, reads it in slices, keeps what a broken file would take away
     reading    T  the folder's files as bytes, bounded, through links and subfolders
+    watching   T  inotify, where there is one
     pem        P  what one file contains: certificates, keys, what is wrong with it
+    certificate P what can be told from one certificate alone
     scan       P  keys paired with certificates, chains put in order: `Chain`
     names      P  which chains answer for a name: `NameMap`, `Entry`
     hostname   P  the one spelling under which names are compared
     contexts   T  one OpenSSL context per entry, and the callback that chooses by SNI: `ServerTLS`
+    loading    T  a chain and its key into an OpenSSL context
     development P a self-signed certificate for the first minutes
 
 A `NameMap` is immutable. A renewal builds a new one beside it and swaps one reference.

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -20,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from edgeproxy.certs.certificate import Certificate, first_line, parse
 
 MIN_RSA_BITS = 2048
 """Below, OpenSSL's security level 2 and every browser refuse the key."""
@@ -31,18 +32,6 @@ _CERTIFICATE = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
 _KEY = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
 # The curves of Mozilla's recommendation, and P-521, which OpenSSL's clients take too.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A certificate as parsed, with what pairing needs."""
-
-    x509: x509.Certificate
-    pem: bytes
-    fingerprint: str
-    """SHA-256 of the DER form, hexadecimal."""
-    public_key: bytes
-    """SHA-256 of the SubjectPublicKeyInfo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +65,7 @@ def read_content(data: bytes) -> Content:
             continue
         try:
             if label in _CERTIFICATE:
-                certificates.append(_certificate(block))
+                certificates.append(parse(block))
             elif label in _KEY:
                 keys.append(_key(block))
             elif label == b"ENCRYPTED PRIVATE KEY":
@@ -102,22 +91,6 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
             yield label, data[begin.start() : position] + b"\n"
 
 
-def _certificate(block: bytes) -> Certificate:
-    """Parse one certificate; ValueError says what is wrong in words for the operator."""
-    try:
-        # "X509 CERTIFICATE" is an old spelling that OpenSSL still writes and reads.
-        parsed = x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT"))
-        spki = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"a certificate cannot be read: {_first_line(error)}") from None
-    return Certificate(
-        x509=parsed,
-        pem=parsed.public_bytes(Encoding.PEM),
-        fingerprint=parsed.fingerprint(hashes.SHA256()).hex(),
-        public_key=hashlib.sha256(spki).digest(),
-    )
-
-
 _ENCRYPTED = (
     "the private key is encrypted: write it without a passphrase (openssl pkey -in … -out …)"
 )
@@ -132,7 +105,7 @@ def _key(block: bytes) -> Key:
         # turn of the reactor may take. The signature below finds damage in under a millisecond.
         key = load_pem_private_key(block, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"a private key cannot be read: {_first_line(error)}") from None
+        raise ValueError(f"a private key cannot be read: {first_line(error)}") from None
     if isinstance(key, rsa.RSAPrivateKey):
         kind = "RSA"
         if key.key_size < MIN_RSA_BITS:
@@ -173,9 +146,3 @@ def _signs(key: PrivateKey) -> bool:
     except (InvalidSignature, Exception):
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the beginning of what a library says, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:119] + "…"

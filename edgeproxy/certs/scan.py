@@ -7,18 +7,14 @@ each thing that is wrong. Names of files and of folders mean nothing; certbot's 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, MutableMapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
-
-from edgeproxy.certs.hostname import normalise_pattern
-from edgeproxy.certs.pem import Certificate, Content, Key, read_content
+from edgeproxy.certs.certificate import Certificate
+from edgeproxy.certs.pem import Content, Key, read_content
 
 MAX_CHAIN = 10
 """Certificates in one chain: OpenSSL's clients give up at 100, no public CA needs more than 4."""
@@ -104,6 +100,7 @@ def scan_in_steps(
             chains.append(chain)
         yield
     problems.extend(pool.lonely_keys())
+    problems.extend(_out_of_date(chains, now))
     return Scan(tuple(chains), tuple(sorted(set(problems))))
 
 
@@ -125,8 +122,7 @@ class _Pool:
         known = self.certificates.get(certificate.fingerprint)
         if known is None:
             self.certificates[certificate.fingerprint] = (certificate, [file])
-            subject = certificate.x509.subject.public_bytes()
-            self.by_subject.setdefault(subject, []).append(certificate)
+            self.by_subject.setdefault(certificate.subject, []).append(certificate)
         elif file not in known[1]:
             known[1].append(file)
 
@@ -143,44 +139,51 @@ def _chain(
     pool: _Pool, leaf: Certificate, places: list[str], now: datetime, problems: list[Problem]
 ) -> Chain | None:
     """Return the chain that begins with this certificate, or None if it is no leaf of ours."""
-    names = _names(leaf.x509)
-    is_authority = _is_authority(leaf.x509)
     pair = pool.keys.get(leaf.public_key)
-    if pair is None or not names:
+    if pair is None or not leaf.names:
         # A CA's certificate is there to complete chains and needs neither.
-        if not is_authority:
+        if not leaf.is_authority:
             what = "its private key is not here" if pair is None else "it names no host"
-            problems.extend(Problem(f, f"certificate for {_label(leaf)}: {what}") for f in places)
+            problems.extend(Problem(f, f"certificate for {leaf.label}: {what}") for f in places)
         return None
     key, key_files = pair
-    weak = _weakness(leaf.x509)
-    if weak:
-        problems.extend(Problem(f, f"certificate for {_label(leaf)}: {weak}") for f in places)
+    if leaf.weakness:
+        problems.extend(
+            Problem(f, f"certificate for {leaf.label}: {leaf.weakness}") for f in places
+        )
         return None
     issuers, complete = _issuers(pool, leaf, places, now)
     if not complete:
-        missing = _common_name((issuers[-1] if issuers else leaf).x509.issuer)
-        message = (
-            f"certificate for {_label(leaf)}: the chain is incomplete, “{missing}” is not here"
-        )
+        missing = (issuers[-1] if issuers else leaf).issuer_name
+        message = f"certificate for {leaf.label}: the chain is incomplete, “{missing}” is not here"
         problems.append(Problem(places[0], message))
-    chain = Chain(
-        names=names,
+    return Chain(
+        names=leaf.names,
         key_type=key.kind,
-        not_before=leaf.x509.not_valid_before_utc,
-        not_after=leaf.x509.not_valid_after_utc,
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
         chain_pem=b"".join(c.pem for c in (leaf, *issuers)),
         key_pem=key.pem,
         files=tuple(dict.fromkeys((*places, *key_files))),
-        issuer=_common_name(leaf.x509.issuer),
+        issuer=leaf.issuer_name,
         fingerprint=leaf.fingerprint,
     )
-    if not chain.valid(now):
-        when = "expired on" if now > chain.not_after else "is not valid before"
-        moment = chain.not_after if now > chain.not_after else chain.not_before
-        message = f"certificate for {_label(leaf)} {when} {moment:%Y-%m-%d %H:%M} UTC"
-        problems.extend(Problem(f, message) for f in places)
-    return chain
+
+
+def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
+    """Yield a problem for each chain outside its validity, unless valid ones cover its names.
+
+    A renewal leaves expired certificates behind (certbot's `archive/`), which is no problem.
+    """
+    covered = {name for chain in chains if chain.valid(now) for name in chain.names}
+    for chain in chains:
+        if chain.valid(now) or covered.issuperset(chain.names):
+            continue
+        if now > chain.not_after:
+            state = f"expired on {chain.not_after:%Y-%m-%d %H:%M} UTC"
+        else:
+            state = f"is not valid before {chain.not_before:%Y-%m-%d %H:%M} UTC"
+        yield Problem(chain.files[0], f"certificate for {chain.names[0]} {state}")
 
 
 def _issuers(
@@ -198,95 +201,24 @@ def _issuers(
         for position, certificate in enumerate(pool.contents[file].certificates)
     }
 
-    def preference(candidate: Certificate) -> tuple[bool, int, bool, float]:
-        parsed = candidate.x509
-        valid = parsed.not_valid_before_utc <= now <= parsed.not_valid_after_utc
-        position = beside.get(candidate.fingerprint)
-        last = -parsed.not_valid_after_utc.timestamp()
-        return (not valid, MAX_CHAIN**3 if position is None else position, not valid, last)
+    def preference(candidate: Certificate) -> tuple[bool, float, float]:
+        position = beside.get(candidate.fingerprint, math.inf)
+        return (not candidate.valid(now), position, -candidate.not_after.timestamp())
 
     chain: list[Certificate] = []
     current = leaf
-    while not _self_signed(current.x509) and len(chain) < MAX_CHAIN:
+    while not current.self_signed and len(chain) < MAX_CHAIN:
         candidates = [
             candidate
-            for candidate in pool.by_subject.get(current.x509.issuer.public_bytes(), ())
-            if candidate not in chain and candidate is not leaf and _issued(candidate, current)
+            for candidate in pool.by_subject.get(current.issuer, ())
+            if candidate not in chain and candidate is not leaf and candidate.issued(current)
         ]
         if not candidates:
             # Only a certificate that tells where its issuer can be fetched is known to have an
             # intermediate above it; the root itself need not be here.
-            return chain, bool(chain) or not _tells_issuer(current.x509)
+            return chain, bool(chain) or not current.tells_issuer
         current = min(candidates, key=preference)
-        if _self_signed(current.x509):
+        if current.self_signed:
             break
         chain.append(current)
     return chain, True
-
-
-def _issued(issuer: Certificate, subject: Certificate) -> bool:
-    try:
-        subject.x509.verify_directly_issued_by(issuer.x509)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _self_signed(certificate: x509.Certificate) -> bool:
-    return certificate.issuer == certificate.subject
-
-
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the names that clients will look at: subjectAltName only (RFC 9525 section 2)."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return ()
-    names: dict[str, None] = {}
-    for general in extension.value:
-        if isinstance(general, x509.DNSName):
-            name = normalise_pattern(general.value)
-            if name is not None:
-                names[name] = None
-        elif isinstance(general, x509.IPAddress):
-            names[str(general.value)] = None
-    return tuple(names)
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return False
-
-
-def _tells_issuer(certificate: x509.Certificate) -> bool:
-    """Say whether the certificate carries the address of its issuer's (RFC 5280 4.2.2.1)."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return False
-    wanted = AuthorityInformationAccessOID.CA_ISSUERS
-    return any(description.access_method == wanted for description in found.value)
-
-
-def _weakness(certificate: x509.Certificate) -> str | None:
-    """Return why OpenSSL's security level 2 would not serve it, or None."""
-    try:
-        algorithm = certificate.signature_hash_algorithm
-    except Exception:  # an algorithm that cryptography does not know
-        return "its signature algorithm is unknown"
-    if isinstance(algorithm, hashes.MD5 | hashes.SHA1) and not _self_signed(certificate):
-        return f"it is signed with {algorithm.name.upper()}, which clients refuse"
-    return None
-
-
-def _label(certificate: Certificate) -> str:
-    names = _names(certificate.x509)
-    return names[0] if names else f"“{_common_name(certificate.x509.subject)}”"
-
-
-def _common_name(name: x509.Name) -> str:
-    for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME):
-        return str(attribute.value)
-    return name.rfc4514_string() or "(no name)"

@@ -1,0 +1,249 @@
+"""Watches the certificate folder, and lets no broken file take a good certificate away.
+
+A look at the folder is a survey, the reading of what changed, a scan and a new `NameMap`; it
+runs in slices of a few milliseconds. inotify asks for one as soon as something changes, a timer
+every ten seconds whatever happens, and so does the moment when a certificate's validity begins
+or ends.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Generator, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted.logger import Logger
+
+from edgeproxy.certs.names import NameMap
+from edgeproxy.certs.pem import Content
+from edgeproxy.certs.reading import (
+    Signature,
+    Survey,
+    cannot_read,
+    read_file,
+    read_folder,
+    survey_in_steps,
+)
+from edgeproxy.certs.scan import Chain, Problem, Scan, scan_in_steps
+from edgeproxy.certs.watching import FolderWatch
+
+__all__ = ["CertificateFolder", "kept", "read_folder"]
+
+INTERVAL = 10.0
+"""Seconds between looks that nothing asked for."""
+QUIET = 0.2
+"""Seconds without a change before a look: a renewal writes several files."""
+PATIENCE = 2.0
+"""Seconds after which a look is taken although changes keep coming."""
+SLICE = 0.005
+"""Seconds of work in one turn of the reactor."""
+
+# A file changed this recently may change again without another signature (coarse clocks of
+# file systems): it is read again at the next look.
+_FRESH_NS = 2_000_000_000
+
+
+class _Known(NamedTuple):
+    signature: Signature | None
+    """None: to be read again at the next look."""
+    data: bytes | None
+    """None: it could not be read."""
+
+
+def kept(before: Iterable[Chain], found: Scan, survey: Survey, now: datetime) -> tuple[Chain, ...]:
+    """Return the chains of `before` that a broken file would take away.
+
+    A chain stays while it is valid and one of its files is still there without being part of
+    any chain that was found: half-written, unreadable, or renewed without its other half. A
+    file that was removed, or that now carries another good chain, takes its old one with it.
+    """
+    renewed = {chain.fingerprint for chain in found.chains}
+    good = {file for chain in found.chains for file in chain.files}
+
+    def broken(file: str) -> bool:
+        if file in survey.present:
+            return file not in good
+        return any(not parent or file.startswith(parent + "/") for parent in survey.unreadable)
+
+    return tuple(
+        chain
+        for chain in before
+        if chain.fingerprint not in renewed
+        and chain.valid(now)
+        and any(broken(file) for file in chain.files)
+    )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class CertificateFolder:
+    """A folder of certificates, as a `NameMap` that is always up to date.
+
+    `on_change(names, problems)` is called once by `start`, and whenever either changed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        folder: Path,
+        on_change: Callable[[NameMap, tuple[Problem, ...]], None],
+        default: str | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """`reactor` has callLater and seconds; `default` is NameMap's; `now` gives UTC, aware."""
+        self._reactor = reactor
+        self._folder = folder
+        self._on_change = on_change
+        self._default = default
+        self._now = now
+        self._watch = FolderWatch(reactor, self._changed)
+        self._known: dict[str, _Known] = {}
+        self._memory: dict[bytes, Content] = {}
+        self._unread: frozenset[Problem] = frozenset()
+        self._work: Generator[None, None, None] | None = None
+        self._timer: Any = None
+        self._first_change: float | None = None
+        self._again = False
+        self._running = False
+        self.names = NameMap((), default, now())
+        self.problems: tuple[Problem, ...] = ()
+
+    def start(self) -> None:
+        """Look at the folder now, in this turn, and keep looking. Calls `on_change` once."""
+        self._running = True
+        self._finish(self._look(first=True))
+
+    def stop(self) -> None:
+        """Stop looking; `on_change` is not called any more."""
+        self._running = False
+        self._watch.close()
+        self._work = None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def look(self) -> None:
+        """Look at the folder now, in this turn, whether or not anything seems changed."""
+        self._known.clear()
+        self._finish(self._look())
+
+    def _finish(self, work: Generator[None, None, None]) -> None:
+        for _ in work:
+            pass
+        self._work = None
+        self._schedule(QUIET if self._again else INTERVAL)
+
+    def _changed(self) -> None:
+        """Something changed in a watched folder: look once it is quiet, or patience ends."""
+        if self._work is not None:
+            self._again = True
+            return
+        now = self._reactor.seconds()
+        if self._first_change is None:
+            self._first_change = now
+        self._schedule(max(0.0, min(QUIET, self._first_change + PATIENCE - now)))
+
+    def _schedule(self, delay: float) -> None:
+        if not self._running:
+            return
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(delay, self._turn)
+
+    def _turn(self) -> None:
+        """Go on with the look, or begin one, for a slice of time."""
+        if self._work is None:
+            self._first_change = None
+            self._again = False
+            self._work = self._look()
+        end = time.monotonic() + SLICE
+        try:
+            while time.monotonic() < end:
+                next(self._work)
+        except StopIteration:
+            self._work = None
+        except Exception:
+            self._work = None
+            self.log.failure("looking at the certificates failed; the ones in use stay")
+        delay = 0.0 if self._work is not None else QUIET if self._again else INTERVAL
+        self._schedule(delay)
+
+    def _look(self, first: bool = False) -> Generator[None, None, None]:
+        """Look at the folder and publish what changed, in steps of a few milliseconds."""
+        now = self._now()
+        survey = yield from survey_in_steps(self._folder)
+        if self._watch.watch(survey.watch):
+            # What changed between the survey and the watch went unseen.
+            self._again = True
+        changed = yield from self._read(survey, now)
+        outlived = self.names.until is not None and now >= self.names.until
+        unread = frozenset(survey.problems)
+        if not (first or changed or outlived or unread != self._unread):
+            return
+        self._unread = unread
+        files = {name: k.data for name, k in self._known.items() if k.data is not None}
+        found = yield from scan_in_steps(files, now, self._memory)
+        stay = kept(self.names.chains, found, survey, now)
+        problems = {*found.problems, *survey.problems, *_stays(stay, survey.present)}
+        self._publish((*found.chains, *stay), tuple(sorted(problems)), now, first or outlived)
+
+    def _read(self, survey: Survey, now: datetime) -> Generator[None, None, bool]:
+        """Read what the survey shows as changed; True if any bytes did."""
+        known: dict[str, _Known] = {}
+        newest = int(now.timestamp() * 1e9) - _FRESH_NS
+        changed = self._known.keys() != survey.files.keys()
+        for name, signature in survey.files.items():
+            before = self._known.get(name)
+            if before is not None and before.signature == signature:
+                known[name] = before
+                continue
+            data = None
+            settled = False
+            try:
+                signature, data = read_file(os.path.join(self._folder, name))
+                settled = max(signature[3], signature[4]) < newest
+            except OSError as error:
+                survey.problems.append(cannot_read(name, error))
+            known[name] = _Known(signature if settled else None, data)
+            changed = changed or before is None or before.data != data
+            yield
+        self._known = known
+        return changed
+
+    def _publish(
+        self, chains: Collection[Chain], problems: tuple[Problem, ...], now: datetime, force: bool
+    ) -> None:
+        for problem in sorted(set(problems).difference(self.problems)):
+            self.log.warn("certificates: {file}: {text}", file=problem.file, text=problem.message)
+        new = {(chain, chain.files) for chain in chains}
+        same = new == {(chain, chain.files) for chain in self.names.chains}
+        if same and problems == self.problems and not force:
+            return
+        self.problems = problems
+        self.names = NameMap(chains, self._default, now)
+        self.log.info(
+            "certificates: {names} names from {chains} certificates in {folder}",
+            names=len(self.names.by_name),
+            chains=len(self.names.chains),
+            folder=str(self._folder),
+        )
+        self._on_change(self.names, problems)
+
+
+def _stays(chains: Iterable[Chain], present: Collection[str]) -> Iterable[Problem]:
+    """Tell for each chain that was kept that it was."""
+    for chain in chains:
+        file = next((file for file in chain.files if file in present), chain.files[0])
+        name = chain.names[0]
+        yield Problem(
+            file,
+            f"the certificate for {name} that was read before stays in use, "
+            f"until it expires on {chain.not_after:%Y-%m-%d %H:%M} UTC",
+        )
