@@ -14,7 +14,7 @@ BODY = 1024  # bytes, of the origin's answer and of a POST
 CONNECTIONS = 32
 RATE = 1_000_000  # per key, so that the window is kept and never refuses …
 WINDOW = 10  # … in seconds
-DOWNLOAD = 100 * 1024 * 1024  # bytes
+DOWNLOAD = 100_000_000  # bytes
 DOWNLOAD_PATH = "/shop/files/download.bin"
 ECHO_PATH = "/shop/echo"  # the origin tells what it was told
 

@@ -4,11 +4,14 @@ The requests were made once by `job` and are sent as they are.
 """
 
 import json
+import re
 import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,6 +117,56 @@ def connect(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
     except BaseException:
         plain.close()
         raise
+
+
+def new_connections(port: int, requests: Sequence[bytes], seconds: float, at_once: int = 8) -> int:
+    """Connections made in so many seconds, each with one request that asks for the close.
+
+    Raises BenchError unless each was a full TLS 1.3 handshake and each answer 200.
+    """
+    context = client_context()
+    end = time.monotonic() + seconds
+
+    def one_after_another(first: int) -> int:
+        count = 0
+        while time.monotonic() < end:
+            request = requests[(first + count * at_once) % len(requests)]
+            with connect(context, port) as connection:
+                if connection.session_reused or connection.version() != "TLSv1.3":
+                    raise BenchError("not a full TLS 1.3 handshake")
+                answer = ask(connection, request)
+                if answer.status != 200:
+                    raise BenchError(f"an answer is {answer.status}")
+                while connection.recv(65536):
+                    pass
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(at_once) as threads:
+        return sum(threads.map(one_after_another, range(at_once)))
+
+
+def download(connection: ssl.SSLSocket, request: bytes) -> int:
+    """Ask for a large body and throw it away; give its length in bytes. Raises BenchError."""
+    connection.sendall(request)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        more = connection.recv(16384)
+        if not more:
+            raise BenchError(f"the answer breaks off: {head[:200]!r}")
+        head += more
+    head, _, body = head.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+    if head[9:12] != b"200" or length is None or int(length[1]) != job.DOWNLOAD:
+        raise BenchError(f"not the download: {head!r}")
+    left = job.DOWNLOAD - len(body)
+    buffer = bytearray(65536)
+    while left > 0:
+        count = connection.recv_into(buffer, min(left, len(buffer)))
+        if not count:
+            raise BenchError(f"the download breaks off, {left} bytes are missing")
+        left -= count
+    return job.DOWNLOAD
 
 
 class Answer(bytes):

@@ -1,36 +1,115 @@
-"""Figures gathered in rounds, and the table made of them."""
+"""Figures gathered in rounds, and what is made of them: text, JSON, Markdown."""
 
-import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
 
-
-@dataclass
-class Figures:
-    """All rounds of one row for one peer, in the row's unit."""
-
-    rounds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.rounds)
-
-    def __str__(self) -> str:
-        low, high = min(self.rounds), max(self.rounds)
-        return f"{_short(self.median)} ({_short(low)}-{_short(high)})"
+BEGIN = "<!-- written by `make bench`: begin -->"
+END = "<!-- written by `make bench`: end -->"
 
 
 @dataclass
 class Row:
-    """One line of work: its figures by peer, in the order in which peers were measured."""
+    """One line of work: figures by peer and round, in the row's unit."""
 
     name: str
     title: str
     unit: str
-    figures: dict[str, Figures] = field(default_factory=dict)
+    figures: dict[str, dict[int, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, peer: str, figure: float) -> None:
-        self.figures.setdefault(peer, Figures()).rounds.append(figure)
+    def add(self, peer: str, number: int, figure: float) -> None:
+        self.figures.setdefault(peer, {})[number] = figure
+
+    def median(self, peer: str) -> float:
+        return median(self.figures[peer].values())
+
+    def span(self, peer: str) -> tuple[float, float]:
+        """The lowest and the highest."""
+        return min(self.figures[peer].values()), max(self.figures[peer].values())
+
+    def base(self) -> str:
+        """The peer that the others are compared with: the first one measured."""
+        return next(iter(self.figures))
+
+    def ratio(self, peer: str) -> float | None:
+        """Median of the ratios within each round: a machine that slows down slows both."""
+        base = self.figures[self.base()]
+        ratios = [
+            figure / base[number]
+            for number, figure in self.figures[peer].items()
+            if base.get(number)
+        ]
+        return median(ratios) if ratios else None
+
+
+def text(rows: Iterable[Row]) -> str:
+    """The rows for a terminal."""
+    lines = []
+    for row in rows:
+        if not row.figures:
+            continue
+        lines.append(f"{row.title}, {row.unit}")
+        for peer in row.figures:
+            low, high = row.span(peer)
+            lines.append(
+                f"  {peer:<36}{_short(row.median(peer)):>8}  ({_short(low)}-{_short(high)})".ljust(
+                    70
+                )
+                + _times(row.ratio(peer))
+            )
+        lines.extend(f"  {note}" for note in row.notes)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_json(rows: Iterable[Row]) -> dict[str, object]:
+    """The rows as plain values, all rounds included."""
+    return {
+        row.name: {
+            "title": row.title,
+            "unit": row.unit,
+            "notes": row.notes,
+            "peers": {
+                peer: {
+                    "median": row.median(peer),
+                    "rounds": list(figures.values()),
+                    "ratio": row.ratio(peer),
+                }
+                for peer, figures in row.figures.items()
+            },
+        }
+        for row in rows
+    }
+
+
+def markdown(rows: Iterable[Row], about: Mapping[str, str]) -> str:
+    """A table of rows by peers, `median (ratio)`, and a list of what was measured with what."""
+    shown = [row for row in rows if row.figures]
+    peers = list(dict.fromkeys(peer for row in shown for peer in row.figures))
+    lines = ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
+    for row in shown:
+        cells = [
+            f"{_short(row.median(peer))} ({_times(row.ratio(peer))})"
+            if peer in row.figures
+            else "-"
+            for peer in peers
+        ]
+        lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
+    lines.append("")
+    lines.extend(f"- {note}" for row in shown for note in row.notes)
+    lines.extend(f"- {what}: {value}" for what, value in about.items())
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, table: str) -> None:
+    """Put the table between its two marks in `path`; a page without them gets both at its end."""
+    page = path.read_text() if path.exists() else "# Performance\n\n"
+    before, begin, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2] if begin else "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{table}{END}{after}")
 
 
 def _short(figure: float) -> str:
@@ -39,18 +118,5 @@ def _short(figure: float) -> str:
     return f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
 
 
-def text(rows: list[Row], peers: list[str], against: str) -> str:
-    """The rows for a terminal: median (lowest-highest), and the ratio to `against`."""
-    lines = []
-    for row in rows:
-        lines.append(f"{row.title}, {row.unit}: median (lowest-highest), ratio to {against}")
-        base = row.figures.get(against)
-        for peer in peers:
-            figures = row.figures.get(peer)
-            if figures is None:
-                continue
-            ratio = f"{figures.median / base.median:6.2f}x" if base else ""
-            lines.append(f"  {peer:<24}{figures!s:>28}{ratio:>10}")
-        lines.extend(f"  {note}" for note in row.notes)
-        lines.append("")
-    return "\n".join(lines)
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"

@@ -11,4 +11,4 @@ from bench.peers.stock import Stock
 ALL: tuple[type[Peer], ...] = (Nginx, NginxLua, HAProxy, Envoy, Caddy, Stock, Edgeproxy)
 """The first is what the others are compared with."""
 
-__all__ = ["ALL", "Peer", "Setting"]
+__all__ = ["ALL", "Edgeproxy", "Peer", "Setting"]

@@ -1,5 +1,6 @@
 """What the bench asks of a proxy: is it here, which version, how is it started."""
 
+import itertools
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -13,6 +14,8 @@ from bench.process import BenchError, Process, free_port
 
 STATE = Path(__file__).resolve().parents[2] / ".run" / "bench"
 """Where peers from the package index and the files of a run lie; git ignores it."""
+
+_numbers = itertools.count()
 
 
 class Setting(NamedTuple):
@@ -42,7 +45,7 @@ class Peer(ABC):
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.port = free_port()
-        self.folder = setting.folder / self.name.replace("+", "-").replace(" ", "-")
+        self.folder = setting.folder / f"peer{next(_numbers)}"
         self.process: Process | None = None
 
     @classmethod

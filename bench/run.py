@@ -1,0 +1,142 @@
+"""One run: start the origin and the peers, go round over them, end everything."""
+
+import fcntl
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import certificate, cpu, handshake, job, origin, probe, table
+from bench.peers import Edgeproxy, Peer, Setting
+from bench.peers.base import STATE
+from bench.process import BenchError
+from bench.rows import ROWS, Bench
+
+SCALES = {"10 keys, 10 routes": (10, 10), "100,000 keys, 5,000 routes": (100_000, 5000)}
+
+
+@dataclass
+class Plan:
+    """Which peers, which rows, how many rounds."""
+
+    peers: Sequence[type[Peer]]
+    rows: Sequence[str]
+    rounds: int
+
+
+@dataclass
+class Result:
+    """Rows in order; versions, policies and the machine by name; what went wrong."""
+
+    rows: list[table.Row] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+def run(plan: Plan, seconds: float) -> Result:
+    """Measure. Raises BenchError if not even the origin can be started."""
+    result = Result([table.Row(name, ROWS[name].title, ROWS[name].unit) for name in plan.rows])
+    cpus = sorted(os.sched_getaffinity(0))
+    result.about["machine"] = f"{cpu.model()}, Linux {os.uname().release}"
+    with alone(), ExitStack() as stack:
+        _say(f"{result.about['machine']}, load average {os.getloadavg()[0]:.1f}")
+        os.sched_setaffinity(0, {cpus[-1]})
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=STATE, prefix="run-")))
+        service = stack.enter_context(origin.running(folder, cpus[-1]))
+        served = certificate.make(folder / "certs", job.HOST)
+        setting = Setting(folder, served, job.make(), service.port, cpus[0])
+        peers = [
+            peer
+            for kind in plan.peers
+            if (peer := _started(kind, setting, stack, result, kind.name))
+        ]
+        scaled = _scaled(plan, setting, stack, result)
+        bench = Bench(folder, service, cpus[-1], seconds)
+        for number in range(1, plan.rounds + 1):
+            for row in result.rows:
+                for peer in scaled if row.name == "scale" else peers:
+                    _measure(bench, row, number, peer, result)
+        _handshakes(result, served)
+    return result
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait, ten minutes at most, until no other run measures on this machine."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        for attempt in range(600):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not attempt:
+                    _say("another bench is running; waiting for its end")
+                time.sleep(1)
+        else:
+            raise BenchError("another bench has been running for ten minutes")
+        yield
+
+
+def _started(
+    kind: type[Peer], setting: Setting, stack: ExitStack, result: Result, name: str
+) -> Peer | None:
+    """A peer that runs and does the job; None, and the reason said, if it is not here or fails."""
+    if kind.found() is None:
+        _say(f"{name}: not on this machine (make bench-peers)")
+        return None
+    peer = kind(setting)
+    peer.name = name
+    try:
+        stack.enter_context(peer.start())
+        probe.check(peer)
+    except (BenchError, OSError) as error:
+        result.failed.append(f"{name}: {error}")
+        _say(f"{name}: FAILED")
+        return None
+    result.about[name] = f"{peer.version()} ({peer.policy})"
+    _say(f"{name} {result.about[name]}")
+    return peer
+
+
+def _scaled(plan: Plan, setting: Setting, stack: ExitStack, result: Result) -> list[Peer]:
+    """edgeproxy with few and with many keys and routes, for the row that asks for it."""
+    if "scale" not in plan.rows or Edgeproxy not in plan.peers or Edgeproxy.found() is None:
+        return []
+    started = [
+        _started(Edgeproxy, setting._replace(job=job.make(*counts)), stack, result, name)
+        for name, counts in SCALES.items()
+    ]
+    return [peer for peer in started if peer]
+
+
+def _measure(bench: Bench, row: table.Row, number: int, peer: Peer, result: Result) -> None:
+    """One figure into the row, or one failure into the result."""
+    try:
+        figure = ROWS[row.name].measure(bench, peer)
+    except (BenchError, OSError) as error:
+        result.failed.append(f"{row.name}: {peer.name}, round {number}: {error}")
+        _say(f"round {number}  {row.name:<12} {peer.name:<28} FAILED")
+    else:
+        row.add(peer.name, number, figure)
+        _say(f"round {number}  {row.name:<12} {peer.name:<28} {figure:8.2f}")
+
+
+def _handshakes(result: Result, served: certificate.Certificate) -> None:
+    """The bare handshake of both libraries beside the row that is mostly made of it."""
+    for row in result.rows:
+        if row.name == "connections":
+            for library, cost in (handshake.system(served), handshake.wheel(served)):
+                row.notes.append(f"bare handshake, server side, {library}: {cost:.0f} µs")
+
+
+def _say(line: str) -> None:
+    """Progress goes to standard error: the result alone is on standard output."""
+    print(line, file=sys.stderr, flush=True)
