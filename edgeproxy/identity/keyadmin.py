@@ -1,0 +1,243 @@
+"""What `edgeproxy keys add`, `list`, `rotate` and `revoke` do, without their command line.
+
+The time and the random bytes are passed in. A change is made under a lock that all commands take
+(`flock` on a file beside the key file), written to a new file in the same folder, forced to disk,
+and renamed over the old one: two commands at once lose nothing, and a reader, or a machine that
+stops at any moment, sees the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgeproxy.identity import keyfile
+from edgeproxy.identity.apikey import NewKey, digest, make
+from edgeproxy.identity.keyfile import stamp
+from edgeproxy.identity.keyrecord import KeyRecord, KeyState
+
+
+class KeyCommandError(Exception):
+    """What was asked for cannot be done; the text says why, for people."""
+
+
+class Listed(NamedTuple):
+    """A key as `edgeproxy keys list` shows it. Times in seconds since 1970, None where not set."""
+
+    id: str
+    name: str
+    state: KeyState
+    plan: str
+    groups: tuple[str, ...]
+    scopes: tuple[str, ...]
+    created: float | None
+    not_before: float | None
+    expires: float | None
+    consumer: str
+    replaces: str
+    note: str
+
+
+def add(
+    path: Path,
+    name: str,
+    *,
+    now: float,
+    random_bytes: bytes,
+    groups: Sequence[str] = (),
+    scopes: Sequence[str] = (),
+    plan: str = "",
+    not_before: float | None = None,
+    expires: float | None = None,
+    note: str = "",
+) -> NewKey:
+    """Add a key (the file is made if there is none). Its credential is in the answer and nowhere.
+
+    `random_bytes`: `apikey.RANDOM_BYTES` of them, from `os.urandom`. Raises KeyCommandError,
+    KeyFileError for a file that is broken (it is left alone), OSError.
+    """
+    key = make(random_bytes)
+    if expires is not None and expires <= now:
+        raise KeyCommandError("expires must be later than now")
+    found = _without_blanks(
+        id=key.id,
+        name=name,
+        digest=digest(key.credential.encode("ascii")).hex(),
+        created=stamp(now),
+        not_before=None if not_before is None else stamp(not_before),
+        expires=None if expires is None else stamp(expires),
+        plan=plan,
+        scopes=list(scopes),
+        groups=list(groups),
+        note=note,
+    )
+    with _changing(path) as file:
+        file.write(_appended(file.text, found))
+    return key
+
+
+def rotate(
+    path: Path,
+    key_id: str,
+    *,
+    overlap: float,
+    now: float,
+    random_bytes: bytes,
+    expires: float | None = None,
+) -> NewKey:
+    """Make a successor of a key; the old one works for `overlap` more seconds, or to its own end.
+
+    The successor has the same name, consumer, groups, scopes and plan. If the old key was made to
+    expire and `expires` is not given, the new one lives as long as the old one was meant to.
+    Raises as `add`, and KeyCommandError if the key is unknown, revoked or expired.
+    """
+    key = make(random_bytes)
+    if overlap < 0:
+        raise KeyCommandError("the overlap must not be negative")
+    with _changing(path) as file:
+        old = _object(file, key_id)
+        record = keyfile.record_from(old)
+        if record.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
+            raise KeyCommandError(f"key {key_id} is {record.state(now)}: add a new one")
+        if expires is None and "expires" in old:
+            begun = keyfile.moment(old.get("created", now), "created")
+            expires = now + max(record.expires - max(begun, record.not_before), 1.0)
+        new = {name: value for name, value in old.items() if name in _INHERITED}
+        new |= _without_blanks(
+            id=key.id,
+            digest=digest(key.credential.encode("ascii")).hex(),
+            created=stamp(now),
+            expires=None if expires is None else stamp(expires),
+            consumer=record.consumer,
+            replaces=key_id,
+        )
+        ends = min(record.expires, now + overlap)
+        text = keyfile.replaced(file.text, key_id, _ending(record, ends, now))
+        file.write(_appended(text, new))
+    return key
+
+
+def revoke(path: Path, key_id: str, *, now: float) -> None:
+    """End a key for good. One that was rotated from it, or into it, is not touched.
+
+    Its line stays, so that its id is never given again. Raises as `rotate`; revoking twice is fine.
+    """
+    with _changing(path) as file:
+        if not keyfile.record_from(_object(file, key_id)).revoked:
+            file.write(keyfile.replaced(file.text, key_id, {"revoked": stamp(now)}))
+
+
+def listed(path: Path, *, now: float) -> list[Listed]:
+    """All keys, in the order of the file. Raises KeyFileError, OSError (also if there is none)."""
+    text = path.read_bytes()
+    _check(text)
+    return [_listed(keyfile.parse_object(line), now) for _, line in keyfile.lines(text)]
+
+
+_INHERITED = ("name", "plan", "scopes", "groups", "note")
+
+
+def _ending(record: KeyRecord, ends: float, now: float) -> dict[str, str]:
+    if record.not_before >= ends:  # never to be valid: a time before its beginning cannot be told
+        return {"revoked": stamp(now)}
+    return {"expires": stamp(ends)}
+
+
+def _without_blanks(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def _appended(text: bytes, found: dict[str, Any]) -> bytes:
+    try:
+        return keyfile.appended(text, found)
+    except ValueError as error:
+        raise KeyCommandError(str(error)) from None
+
+
+def _object(file: _KeyFile, key_id: str) -> dict[str, Any]:
+    for _, line in keyfile.lines(file.text):
+        found = keyfile.parse_object(line)
+        if found["id"] == key_id:
+            return found
+    raise KeyCommandError(f"there is no key {key_id}")
+
+
+def _listed(found: dict[str, Any], now: float) -> Listed:
+    record = keyfile.record_from(found)
+
+    def when(field: str) -> float | None:
+        return keyfile.moment(found[field], field) if field in found else None
+
+    return Listed(
+        id=record.id,
+        name=record.name,
+        state=record.state(now),
+        plan=record.plan,
+        groups=record.groups,
+        scopes=tuple(found.get("scopes", ())),
+        created=when("created"),
+        not_before=when("not_before"),
+        expires=when("expires"),
+        consumer=record.consumer,
+        replaces=found.get("replaces", ""),
+        note=found.get("note", ""),
+    )
+
+
+def _check(text: bytes) -> None:
+    for error in keyfile.problems(text):
+        raise error
+
+
+class _KeyFile(NamedTuple):
+    """The file under its lock: its text, checked, and the one way to change it."""
+
+    text: bytes
+    write: Callable[[bytes], None]
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[_KeyFile]:
+    real = Path(os.path.realpath(path))  # a link stays a link
+    lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        text = real.read_bytes() if real.exists() else b""
+        _check(text)
+        yield _KeyFile(text, lambda changed: _write(real, changed))
+    finally:
+        os.close(lock)  # and with it the lock goes
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Put `text` in the place of the file, in one step that is on disk when this returns."""
+    # One name for all: whoever holds the lock may overwrite what a killed command left behind.
+    beside = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(beside, flags, 0o600), "wb") as file:
+        _same_owner(file.fileno(), path)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _same_owner(new: int, path: Path) -> None:
+    """Mode 0600, or what the file has now: a service must not lose sight of it because of root."""
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        os.fchmod(new, 0o600)
+        return
+    os.fchmod(new, old.st_mode & 0o777)
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(new, old.st_uid, old.st_gid)
