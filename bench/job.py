@@ -5,8 +5,9 @@ a proxy that only remembers whole heads finds no head again before `DISTINCT` ot
 """
 
 import hashlib
-import zlib
 from typing import NamedTuple
+
+from edgeproxy.identity import apikey
 
 HOST = "api.example.com"
 DISTINCT = 10_000  # heads in one cycle of the load
@@ -17,8 +18,6 @@ WINDOW = 10  # … in seconds
 DOWNLOAD = 100_000_000  # bytes
 DOWNLOAD_PATH = "/shop/files/download.bin"
 ECHO_PATH = "/shop/echo"  # the origin tells what it was told
-
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 _FIELDS = """\
 Host: {host}
@@ -95,18 +94,7 @@ def _lines(text: str) -> bytes:
     return text.replace("\n", "\r\n").encode("ascii")
 
 
-def _base62(number: int, length: int) -> str:
-    digits = []
-    for _ in range(length):
-        number, digit = divmod(number, 62)
-        digits.append(_DIGITS[digit])
-    return "".join(reversed(digits))
-
-
 def _key(number: int) -> Key:
-    """A credential in edgeproxy's form: identifier, secret, checksum over what stands before it."""
-    seed = int.from_bytes(hashlib.sha512(b"bench %d" % number).digest())
-    identifier = _base62(seed, 12)
-    text = f"edge_{identifier}_{_base62(seed >> 100, 43)}"
-    checksum = _base62(zlib.crc32(text.encode()), 6)
-    return Key(f"{text}_{checksum}", identifier, f"shop {number}", f"group{number % 7}")
+    """A credential in edgeproxy's own form; the same for the same number."""
+    made = apikey.make(hashlib.sha512(b"bench %d" % number).digest()[: apikey.RANDOM_BYTES])
+    return Key(made.credential, made.id, f"shop-{number}", f"group{number % 7}")

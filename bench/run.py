@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -82,6 +83,8 @@ def alone() -> Iterator[None]:
                 time.sleep(1)
         else:
             raise BenchError("another bench has been running for ten minutes")
+        for left in STATE.glob("run-*"):  # by a run that was killed: ours is the only one now
+            shutil.rmtree(left, ignore_errors=True)
         yield
 
 

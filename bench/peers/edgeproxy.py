@@ -3,12 +3,12 @@
 import importlib.util
 import json
 import sys
-from hashlib import sha256
 from pathlib import Path
 
 from bench import job
 from bench.peers.base import Peer, output_of
 from bench.peers.stock import twisted_versions
+from edgeproxy.identity import apikey, keyfile
 
 
 class Edgeproxy(Peer):
@@ -44,23 +44,17 @@ class Edgeproxy(Peer):
         }
         # YAML 1.2 holds JSON.
         (self.folder / "edgeproxy.yaml").write_text(json.dumps(config, indent=1))
-        with (self.folder / "keys.jsonl").open("w") as keys:
-            keys.writelines(_record(key) + "\n" for key in self.setting.job.keys)
-        (self.folder / "keys.jsonl").chmod(0o600)
+        keys = self.folder / "keys.jsonl"
+        keys.write_bytes(b"".join(_record(key) for key in self.setting.job.keys))
+        keys.chmod(0o600)
 
     def command(self) -> list[str]:
         config = str(self.folder / "edgeproxy.yaml")
         return [self.found() or "twistd", "-n", "--pidfile=", "edgeproxy", "--config", config]
 
 
-def _record(key: job.Key) -> str:
+def _record(key: job.Key) -> bytes:
     """One line of the key file: the digest of the whole credential, never the credential."""
-    return json.dumps(
-        {
-            "id": key.id,
-            "name": key.name,
-            "digest": sha256(key.credential.encode()).hexdigest(),
-            "created": "2026-01-01T00:00:00Z",
-            "groups": [key.group],
-        }
-    )
+    digest = apikey.digest(key.credential.encode()).hex()
+    record = {"id": key.id, "name": key.name, "digest": digest, "groups": [key.group]}
+    return keyfile.line_of(record)
