@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from edgeproxy.config import grammar
 from edgeproxy.config.model import (
+    Auth,
     Certs,
     Config,
     Defaults,
@@ -22,8 +21,8 @@ from edgeproxy.config.model import (
 )
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Reader
-from edgeproxy.config.reserved import reserved, wrong_rules
-from edgeproxy.config.routes import Names, RouteReader
+from edgeproxy.config.routes import OPENERS, Names, RouteReader
+from edgeproxy.config.rules import wrong_rules
 from edgeproxy.config.units import shown
 from edgeproxy.config.written import (
     INCLUDED_ALONE,
@@ -61,6 +60,7 @@ def assemble(
     `complete`: a file could not be read, so unknown names are not reported.
     """
     main = sources[0]
+    declared = _declared(main)
     form = _settings(main)
     for each in sources[1:]:
         _only_shared(each)
@@ -69,7 +69,7 @@ def assemble(
     names = Names(
         upstreams=frozenset(_written(sources, "upstreams")),
         limits=frozenset(_written(sources, "limits")),
-        credentials=frozenset({"api_key", *_declared(main)}),
+        credentials=frozenset({"api_key", *declared}),
         complete=complete,
     )
     defaults = _defaults(main, form.defaults, names)
@@ -110,8 +110,27 @@ def _without(node: Node, keys: Sequence[str]) -> Node:
 def _settings(main: Source) -> Settings:
     if main.reader.mapping(main.root) is None:
         return Settings()
+    _no_such_credentials(main)
     rest = _without(main.root, _SHARED)
     return main.reader.model(Settings, rest, SETTINGS, known=Written) or Settings()
+
+
+def _no_such_credentials(main: Source) -> None:
+    """Says of each named credential that its kind does not exist, and takes it out."""
+    auth = main.root.get("auth")
+    for name, place, _ in list(auth.entries()) if auth else ():
+        if name in Auth.model_fields:
+            continue
+        if name in OPENERS:
+            message = f"'{name}' has its meaning already; remove it"
+        else:
+            message = (
+                f"{shown(name)}: this version knows one credential, api_key, which needs no entry; "
+                "remove it"
+            )
+        main.reader.add(place, message)
+        assert auth is not None and auth.pairs is not None
+        del auth.pairs[name]
 
 
 def _only_shared(source: Source) -> None:
@@ -196,16 +215,13 @@ class _UpstreamReader:
                 message = f"{target} stands here twice; once is right"
                 reader.at(node, ("targets", index), message)
             seen.add(str(target))
-        fields: dict[str, SecretStr] = {}
-        for field, value in form.set.items():
-            why = reserved(field, request=True)
-            if why or field.lower() in fields:
+        fields: set[str] = set()
+        for field in form.set:
+            if field.lower() in fields:
                 reader.at(
-                    node,
-                    ("set", field, "[key]"),
-                    f"{field} {why or 'stands here twice; name it once'}",
+                    node, ("set", field, "[key]"), f"{field} stands here twice; once is right"
                 )
-            fields[field.lower()] = value
+            fields.add(field.lower())
 
 
 def chosen(*forms: TimeoutsForm) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from pydantic import (
 )
 
 from edgeproxy.config import grammar, units
+from edgeproxy.config.reserved import reserved
 from edgeproxy.config.secrets import expand
 from edgeproxy.config.units import Rate, shown
 
 __all__ = ["Rate"]
+
+_LONGEST_LIST = 1000  # items that are looked through for repetition
 
 _NUMBER_OR = {"type": ["string", "number"]}
 Duration = Annotated[
@@ -66,11 +69,15 @@ def bytes_(default: str, description: str) -> Any:
 
 
 def _several(value: Any) -> Any:
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, list):
         if not value:
             raise ValueError("an empty list says nothing; name something, or remove the line")
-        if all(isinstance(each, str) for each in value) and len(set(value)) < len(value):
-            raise ValueError("the list names something twice; once is right")
+        texts = [each for each in value if isinstance(each, str)]
+        twice = next((each for each in texts if texts.count(each) > 1), None)
+        if twice is not None and len(texts) <= _LONGEST_LIST:
+            raise ValueError(f"{shown(twice)} stands twice in this list; once is right")
         return tuple(value)
     return (value,)
 
@@ -111,6 +118,13 @@ def _plain_value(value: str) -> str:
     return grammar.field_value(value)
 
 
+def _settable(value: str) -> str:
+    why = reserved(value, request=True)
+    if why:
+        raise ValueError(f"{value} {why}")
+    return value
+
+
 def _secret(value: Any, info: ValidationInfo) -> Any:
     """The wrapped secret; the lookup comes with the validation's context."""
     if isinstance(value, SecretStr):
@@ -121,10 +135,17 @@ def _secret(value: Any, info: ValidationInfo) -> Any:
     return SecretStr(grammar.field_value(text, secret=True))
 
 
+def _listening(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'{value} is a number; write ":{value}"')
+    return grammar.listening(value) if isinstance(value, str) else value
+
+
 HostName = Annotated[str, AfterValidator(grammar.domain)]
+Authority = Annotated[str, AfterValidator(grammar.authority)]
 ListenAddress = Annotated[
     str,
-    AfterValidator(grammar.listening),
+    BeforeValidator(_listening),
     WithJsonSchema({"type": "string", "pattern": r"^.*:[0-9]{1,5}$", "examples": [":8443"]}),
 ]
 Name = Annotated[
@@ -137,7 +158,13 @@ LimitName = Annotated[
     AfterValidator(grammar.limit_name),
     WithJsonSchema({"type": "string", "pattern": grammar.LIMIT_NAME_PATTERN}),
 ]
+QueryName = Annotated[
+    str,
+    AfterValidator(grammar.query_name),
+    WithJsonSchema({"type": "string", "pattern": grammar.QUERY_NAME_PATTERN}),
+]
 FieldName = Annotated[str, AfterValidator(grammar.field_name)]
+SettableName = Annotated[str, AfterValidator(grammar.field_name), AfterValidator(_settable)]
 FieldValue = Annotated[str, AfterValidator(_plain_value)]
 SecretValue = Annotated[
     SecretStr,

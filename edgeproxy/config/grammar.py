@@ -19,11 +19,13 @@ Kind = Literal["exact", "prefix", "regex"]
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 #: Names of limits stand in `RateLimit-Policy` and in metrics: lower case, no surprises.
 LIMIT_NAME_PATTERN = r"^[a-z0-9_-]{1,64}$"
+QUERY_NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 _LIMIT_NAME = re.compile(LIMIT_NAME_PATTERN, re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)  # RFC 9110 5.5
+_QUERY_NAME = re.compile(QUERY_NAME_PATTERN, re.ASCII)
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9/._~!$&'()*+,;=:@-]+", re.ASCII)  # pchar without %, RFC 3986 3.3
 _LONGEST_VALUE = 8192
@@ -41,7 +43,7 @@ class RouteKey(NamedTuple):
 
 def name(value: str) -> str:
     """The name of an upstream, plan, scope or group."""
-    if not _NAME.match(value):
+    if not _NAME.fullmatch(value):
         raise ValueError(
             f"{shown(value)} is not a name; letters, digits, '_', '-' and '.' are right, up to 64"
         )
@@ -50,7 +52,7 @@ def name(value: str) -> str:
 
 def limit_name(value: str) -> str:
     """The name of a limit; it stands in the `RateLimit-Policy` field."""
-    if not _LIMIT_NAME.match(value):
+    if not _LIMIT_NAME.fullmatch(value):
         raise ValueError(
             f"{shown(value)} is not a name for a limit; a-z, 0-9, '_' and '-' are right, up to 64"
         )
@@ -101,6 +103,26 @@ def domain(value: str) -> str:
     if labels[-1].isdigit():
         _address(text, value)
     return text
+
+
+def authority(value: str) -> str:
+    """What may stand in `Host`: a name or IP, with a port or not."""
+    text, colon, port = value.rpartition(":")
+    if not colon or value.endswith("]"):
+        text, port = value, "1"
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port[:9]) <= 65535:
+        raise ValueError(f"{shown(value)} is not a host; write it as example.com or [::1]:8080")
+    name = host(text)
+    if "*" in name:
+        raise ValueError(f"{shown(value)} holds a *; write one whole name")
+    return f"{name}:{port}" if text != value else name
+
+
+def query_name(value: str) -> str:
+    """The name of a query parameter, of characters that are never percent-encoded."""
+    if not _QUERY_NAME.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a name for a parameter; write it as api_key")
+    return value
 
 
 def _address(text: str, value: str) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.config.problems import ConfigError, Problem, Suggestions
 from edgeproxy.config.reading import Reader
 from edgeproxy.config.secrets import Secrets, read_regular, reason
 from edgeproxy.config.syntax import Unreadable, position
+from edgeproxy.config.units import shown
 
 LARGEST = 16 << 20  # bytes, of all files together: 5,000 routes take 1 MiB
 MOST_FILES = 10_000
@@ -76,6 +77,9 @@ class _Loading:
             hint = "; `edgeproxy init` writes one" if isinstance(error, FileNotFoundError) else ""
             self._problems.append(Problem(shown_as, 1, 1, f"cannot be read: {why}{hint}"))
             return None
+        return self._decoded(data, shown_as)
+
+    def _decoded(self, data: bytes, shown_as: str) -> str | None:
         self._left -= len(data)
         try:
             return data.decode("utf-8")
@@ -112,8 +116,16 @@ class _Loading:
                     main.reader.add(pattern, "this includes the file itself; narrow the pattern")
                 elif real not in seen:
                     seen.add(real)
-                    found.append(self._source(self.text(path, str(path)), str(path), path.parent))
+                    found.append(self._include(main, pattern, path))
         return [each for each in found if each is not None]
+
+    def _include(self, main: Source, pattern: Node, path: Path) -> Source | None:
+        try:
+            data = read_regular(path, self._left)
+        except (OSError, ValueError) as error:
+            main.reader.add(pattern, f"{shown(str(path))} cannot be read: {reason(error)}")
+            return self._source(None, str(path), path.parent)
+        return self._source(self._decoded(data, str(path)), str(path), path.parent)
 
     def _matching(self, main: Source, pattern: Node, folder: Path) -> list[Path]:
         written = str(pattern.scalar)

@@ -17,6 +17,7 @@ from edgeproxy.config.fields import (
     FieldValue,
     HostName,
     ListenAddress,
+    QueryName,
     Rate,
     RateValue,
     Size,
@@ -82,9 +83,8 @@ class Certs(Frozen):
 class ApiKey(Frozen):
     """The credential that is there by itself."""
 
-    query: str | None = Field(
+    query: QueryName | None = Field(
         default=None,
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="Query parameter that may carry the key; absent: none may.",
     )
 

@@ -17,6 +17,7 @@ from edgeproxy.config.problems import Problem
 from edgeproxy.config.syntax import Unreadable, explain, position
 from edgeproxy.config.units import shown
 
+MOST = 500_000  # values in one file: 5,000 long routes have 70,000
 DEPTH = 32  # the deepest sensible configuration needs 9
 BORROWED = 100_000  # values that aliases may add: a bomb has billions, an honest file hundreds
 
@@ -116,8 +117,13 @@ class _Builder:
         self._open: list[_Open] = []
         self._anchors: dict[str, Node | None] = {}
         self._borrowed = 0
+        self._values = 0
 
     def take(self, event: yaml.Event) -> None:
+        """The next event of the stream; raises `Unreadable`."""
+        self._values += 1
+        if self._values > MOST:
+            self._stop(self._at(event), f"more than {MOST} values stand in this file; split it")
         if isinstance(event, yaml.ScalarEvent):
             node = self._at(event)
             node.scalar = self._value(event, node)

@@ -24,8 +24,18 @@ class ConfigError(Exception):
     """A configuration that is not loaded. `problems` holds every reason, in reading order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = list(problems)
+        self.problems = [
+            problem._replace(file=_printable(problem.file), message=_printable(problem.message))
+            for problem in problems
+        ]
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def _printable(text: str) -> str:
+    """One line that every terminal takes, whatever names and values stand in it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Suggestions:
@@ -33,10 +43,11 @@ class Suggestions:
 
     def __init__(self) -> None:
         self._left = _COMPARISONS
+        self._sorted: tuple[object, list[str]] = (None, [])
 
     def near(self, name: str, known: Iterable[str]) -> str:
         """`; did you mean 'x'?`, or nothing when nothing is near."""
-        names = sorted(known)
+        names = self._in_order(known)
         self._left -= len(names)
         if self._left < 0 or len(name) > _LONGEST_NAME:
             return ""
@@ -46,9 +57,15 @@ class Suggestions:
 
     def unknown(self, name: str, known: Iterable[str]) -> str:
         """As `near`; when nothing is near, what there is (as far as one line holds it)."""
-        names = sorted(known)
-        near = self.near(name, names)
+        names = self._in_order(known)
+        near = self.near(name, known)
         if near or not names:
             return near
         listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
         return f"; there is: {listed}"
+
+    def _in_order(self, known: Iterable[str]) -> list[str]:
+        """`known` sorted; the last answer is kept, as 5,000 routes ask about one set of names."""
+        if self._sorted[0] is not known:
+            self._sorted = (known, sorted(known))
+        return self._sorted[1]

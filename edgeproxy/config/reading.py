@@ -5,7 +5,7 @@ turned here into sentences about YAML. No word of pydantic's reaches the user: w
 sentence of its own gets the general one.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -29,10 +29,8 @@ def _expected(what: str) -> Callable[[ErrorDetails], str]:
 def _text(error: ErrorDetails) -> str:
     found = error["input"]
     if isinstance(found, bool | int | float):
-        kind = "true or false" if isinstance(found, bool) else "a number"
-        return f'{shown(found)} is {kind}, not text; put it in quotes: "{found}"'.replace(
-            str(found), str(found).lower()
-        )
+        bare = shown(found).strip("'")
+        return f'{bare} is not text; put it in quotes: "{bare}"'
     return f"{shown(found)} stands here; text would be right"
 
 
@@ -91,15 +89,20 @@ class Reader:
         nothing can be made of the rest. `known` has the names that suggestions come from.
         """
         data: Any = node.plain()
+        empty = list(_empty(node, ()))
+        for _, place in empty:
+            self.add(place, "nothing stands here; give it a value, or remove the line")
+        if empty and not _leave_out(data, [location for location, _ in empty]):
+            return None
         for _ in range(_ROUNDS):
             try:
                 found: M = short.validate_python(data, context=self._context)
                 return found
             except ValidationError as error:
-                wrong = self._report(error, node, known or model)
-            if not wrong:
+                errors = error.errors(include_url=False)
+                self._report(errors, node, known or model)
+            if not _leave_out(data, [each["loc"] for each in errors]):
                 return None
-            data = {key: value for key, value in data.items() if key not in wrong}
         return None
 
     def checked(self, node: Node, check: Callable[[str], Any], text: str) -> Any:
@@ -123,16 +126,14 @@ class Reader:
             return None
         return node
 
-    def _report(self, error: ValidationError, node: Node, model: type[BaseModel]) -> set[str]:
-        """Adds each error; returns the keys of `node` that are wrong."""
-        wrong: set[str] = set()
-        for each in error.errors(include_url=False):
-            location = each["loc"]
-            self.at(node, _place(each["type"], location), self._message(each, node, model))
-            first = location[0] if location else None
-            if isinstance(first, str) and node.pairs is not None and first in node.pairs:
-                wrong.add(first)
-        return wrong
+    def _report(self, errors: list[ErrorDetails], node: Node, model: type[BaseModel]) -> None:
+        for each in errors:
+            location, unknown = each["loc"], each["type"] == "extra_forbidden"
+            if each["type"] == "missing" and _stands(node, location):
+                continue  # it was left out because it is wrong, and that has been told
+            # Unknown keys are pointed at themselves, not at their values.
+            place = (*location, "[key]") if unknown else location
+            self.at(node, place, self._message(each, node, model))
 
     def _message(self, error: ErrorDetails, node: Node, model: type[BaseModel]) -> str:
         kind, location = error["type"], error["loc"]
@@ -143,17 +144,48 @@ class Reader:
             return unknown + self.suggestions.unknown(name, known)
         if kind == "missing":
             return f"'{location[-1]}' is missing here; add it"
-        if error["input"] is None:
-            return "nothing stands here; give it a value, or remove the line"
         message = _SENTENCES.get(kind, _expected("another kind of value"))(error)
         written = locate(node, location).scalar
         borrowed = isinstance(written, str) and "${" in written and "`set`" not in message
         return message + (_REFERENCE_HINT if borrowed and "set" not in location else "")
 
 
-def _place(kind: str, location: Location) -> Location:
-    """Unknown keys are pointed at themselves, not at their values."""
-    return (*location, "[key]") if kind == "extra_forbidden" else location
+def _empty(node: Node, location: Location) -> Iterator[tuple[Location, Node]]:
+    """Every place without a value. None means anything: defaults are had by saying nothing."""
+    if node.pairs is not None:
+        for key, _, value in node.entries():
+            yield from _empty(value, (*location, key))
+    elif node.items is not None:
+        for index, item in enumerate(node.items):
+            yield from _empty(item, (*location, index))
+    elif node.scalar is None:
+        yield location, node
+
+
+def _leave_out(data: Any, locations: Sequence[Location]) -> bool:
+    """Takes the innermost setting on the way to each location out of `data`.
+
+    Whether that could be done: it cannot for an error of `data` as a whole.
+    """
+    settings: list[tuple[dict[str, Any], str]] = []
+    for location in locations:
+        place, found = data, None
+        for step in location:
+            if isinstance(place, dict) and step in place:
+                found = (place, str(step))
+                place = place[step]
+        if found is None:
+            return False
+        settings.append(found)
+    for holder, key in settings:
+        holder.pop(key, None)
+    return True
+
+
+def _stands(node: Node, location: Location) -> bool:
+    """Whether the key at the end of `location` was written."""
+    key = location[-1]
+    return str(key) in (locate(node, location[:-1]).pairs or {})
 
 
 def locate(node: Node, location: Location) -> Node:

@@ -1,9 +1,5 @@
 """Header fields that a configuration may not touch, and why."""
 
-from collections.abc import Iterator
-
-from edgeproxy.config.model import FieldRules
-
 #: RFC 9110 7.6.1 and RFC 9112 6: the message's framing and the connection are the gateway's.
 FRAMING = frozenset(
     {
@@ -47,8 +43,6 @@ FORWARDING = frozenset(
 #: What the gateway says in its answers.
 ANSWERS = frozenset({"x-request-id", "ratelimit", "ratelimit-policy"})
 
-Location = tuple[str | int, ...]
-
 
 def reserved(name: str, *, request: bool) -> str | None:
     """Why the field `name` may not be changed, or `None` when it may.
@@ -69,33 +63,3 @@ def reserved(name: str, *, request: bool) -> str | None:
     if folded in FORWARDING:
         return "is written by the gateway; remove it"
     return None
-
-
-def wrong_rules(rules: FieldRules, *, request: bool) -> Iterator[tuple[Location, str]]:
-    """(where, what is wrong) of the fields that `rules` may not name or names twice."""
-    taken: dict[str, str] = {}
-    places: list[tuple[Location, str, str]] = [
-        *((("set", name, "[key]"), name, "set") for name in rules.set),
-        *((("add", name, "[key]"), name, "add") for name in rules.add),
-        *((("remove", index), name, "remove") for index, name in enumerate(rules.remove)),
-    ]
-    for location, name, action in places:
-        why = reserved(name, request=request)
-        if why:
-            yield location, f"{name} {why}"
-        elif name.lower() in taken:
-            first = taken[name.lower()]
-            yield location, f"{name} is named under `{first}` already; name it once"
-        taken.setdefault(name.lower(), action)
-
-
-def merged(defaults: FieldRules, own: FieldRules) -> FieldRules:
-    """The rules of a route: its own, and those of `defaults` for fields that it does not name."""
-    if not (defaults.set or defaults.add or defaults.remove):
-        return own
-    named = {name.lower() for name in (*own.set, *own.add, *own.remove)}
-    return FieldRules(
-        set={k: v for k, v in defaults.set.items() if k.lower() not in named} | own.set,
-        add={k: v for k, v in defaults.add.items() if k.lower() not in named} | own.add,
-        remove=(*(n for n in defaults.remove if n.lower() not in named), *own.remove),
-    )

@@ -8,7 +8,8 @@ from edgeproxy.config import grammar
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Location, Reader
-from edgeproxy.config.reserved import IDENTITY, merged, wrong_rules
+from edgeproxy.config.reserved import IDENTITY
+from edgeproxy.config.rules import merged, wrong_rules
 from edgeproxy.config.units import shown
 from edgeproxy.config.written import ROUTE, DefaultsForm, RouteForm
 
@@ -181,8 +182,8 @@ class RouteReader:
         for methods, other in others:
             same = set(methods) & set(route.methods)
             if same or methods == route.methods:
-                which = f" for {', '.join(sorted(same))}" if same else ""
-                message = f"the route on {other} is the same{which}"
+                which = f"{', '.join(sorted(same))} " if same else ""
+                message = f"{other} has a route for the same {which}requests"
                 reader.add(place, f"{message}; change one, or tell them apart by `when`")
                 break
         others.append((route.methods, where))

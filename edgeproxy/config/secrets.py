@@ -103,10 +103,13 @@ def read_regular(path: Path, largest: int) -> bytes:
     Raises `OSError`, or `ValueError` saying why it is not such a file. A FIFO is not waited for.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a regular file")
-        data = file.read(largest + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(largest + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > largest:
         raise ValueError(f"it is larger than {largest} bytes")
     return data

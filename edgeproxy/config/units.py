@@ -65,7 +65,7 @@ class Rate(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """`value` for a message: quoted, control characters escaped, at most 60 characters."""
+    """`value` for a message: quoted, at most 60 characters (`ConfigError` escapes them)."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -76,14 +76,13 @@ def shown(value: object) -> str:
         return "a list"
     text = value if isinstance(value, str) else f"{value}"
     text = text if len(text) <= 60 else text[:57] + "..."
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{plain}'"
+    return f"'{text}'"
 
 
 def duration(value: object) -> float:
     """Seconds from `60s`, `500ms`, `1m30s`, or a number of seconds."""
     seconds = _number(value)
-    if isinstance(value, str) and len(value) <= _TOO_LONG and _DURATION.match(value):
+    if isinstance(value, str) and len(value) <= _TOO_LONG and _DURATION.fullmatch(value):
         seconds = sum(float(n) * SECONDS[unit] for n, unit in _DURATION_PART.findall(value))
     if seconds is None:
         raise ValueError(f"{shown(value)} is not a duration; write it as 60s, 500ms, 2m or 1h")

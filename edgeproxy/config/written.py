@@ -11,15 +11,16 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from edgeproxy.config import grammar
 from edgeproxy.config.fields import (
+    Authority,
     Duration,
     FieldName,
     FieldValue,
-    HostName,
     LimitName,
     Name,
     Network,
     RateValue,
     SecretValue,
+    SettableName,
     Size,
     WrittenPath,
     bytes_,
@@ -73,16 +74,22 @@ def _target(value: Any) -> Any:
 TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=str)]
 
 
+def _strip(value: Any) -> Any:
+    if not isinstance(value, bool | str):
+        raise ValueError(f"{shown(value)} stands here; true, false or a path would be right")
+    return value
+
+
 class UpstreamForm(Frozen):
     """A service behind the gateway."""
 
     targets: Annotated[tuple[TargetValue, ...], one_or_more(TargetValue)] = Field(
         description="Addresses of the service: http://HOST:PORT."
     )
-    host: HostName | None = Field(
+    host: Authority | None = Field(
         default=None, description="The Host that the service gets; absent: the client's."
     )
-    set: dict[FieldName, SecretValue] = Field(
+    set: dict[SettableName, SecretValue] = Field(
         default={}, description="Fields for the service; the place for its secrets."
     )
     connections: int = Field(
@@ -156,10 +163,10 @@ class RouteForm(Frozen):
     when: dict[FieldName, FieldValue] = Field(
         default={}, description="Only requests whose fields have exactly these values."
     )
-    strip: bool | str = Field(
+    strip: Annotated[bool | str, BeforeValidator(_strip)] = Field(
         default=False, description="Take the matched path, or this one, from the front."
     )
-    host: HostName | None = Field(
+    host: Authority | None = Field(
         default=None, description="The Host that the service gets; absent: the upstream's."
     )
     request: FieldRules = Field(default=FieldRules(), description="Request fields.")
