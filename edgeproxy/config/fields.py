@@ -84,7 +84,8 @@ def _several(value: Any) -> Any:
 
 def one_or_more(item: Any) -> BeforeValidator:
     """One value, or a list of them that is not empty; a tuple either way."""
-    written = Union[item, list[item]]  # noqa: UP007 (items are annotations, known at run time only)
+    items = Annotated[list[item], Field(min_length=1)]
+    written = Union[item, items]  # noqa: UP007 (items are annotations, known at run time only)
     return BeforeValidator(_several, json_schema_input_type=written)
 
 
@@ -166,6 +167,9 @@ QueryName = Annotated[
 FieldName = Annotated[str, AfterValidator(grammar.field_name)]
 SettableName = Annotated[str, AfterValidator(grammar.field_name), AfterValidator(_settable)]
 FieldValue = Annotated[str, AfterValidator(_plain_value)]
+Url = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": "^http://", "examples": ["http://10.0.0.1"]})
+]
 SecretValue = Annotated[
     SecretStr,
     BeforeValidator(_secret),

@@ -112,12 +112,18 @@ class FieldRules(Frozen):
 class RouteTimeouts(Frozen):
     """How long an upstream may take."""
 
-    first_byte: Duration = seconds("60s", "Until the answer begins.")  # nginx proxy_read_timeout
-    between_bytes: Duration = seconds("60s", "Between two reads of it.")  # nginx proxy_read_timeout
+    first_byte: Duration = seconds(
+        "60s", "How long until the answer begins."
+    )  # nginx proxy_read_timeout
+    between_bytes: Duration = seconds(
+        "60s", "How long between two reads of it."
+    )  # nginx proxy_read_timeout
 
 
 class UpstreamTimeouts(RouteTimeouts):
-    connect: Duration = seconds("3s", "Until a connection stands.")  # Envoy 5s, Pingora's users 1-3
+    connect: Duration = seconds(
+        "3s", "How long until a connection stands."
+    )  # Envoy 5s, Pingora's users 1-3
 
 
 class Target(Frozen):
@@ -191,38 +197,52 @@ class Route(Frozen):
 class Timeouts(Frozen):
     """How long a client may take, and what ends a connection."""
 
-    handshake: Duration = seconds("10s", "TLS handshake.")  # haproxy's advice for timeout client
-    head: Duration = seconds("10s", "Whole request head, from its first byte.")  # haproxy's advice
-    keep_alive: Duration = seconds("75s", "Idle between requests.")  # nginx keepalive_timeout
+    handshake: Duration = seconds(
+        "10s", "How long a TLS handshake may take."
+    )  # haproxy's advice for timeout client
+    head: Duration = seconds("10s", "How long a whole request head may take.")  # haproxy's advice
+    keep_alive: Duration = seconds(
+        "75s", "How long a connection may idle between requests."
+    )  # nginx keepalive_timeout
     requests_per_connection: int = Field(
         default=1000,  # nginx keepalive_requests
         ge=1,
         le=1_000_000_000,
         description="Requests after which a connection is closed.",
     )
-    client_write: Duration = seconds("60s", "A client takes nothing.")  # nginx send_timeout
-    close: Duration = seconds("2s", "A full close is not answered.")  # nginx lingering, halved
-    drain: Duration = seconds("30s", "Open requests at the end.")  # Kubernetes' grace period
+    client_write: Duration = seconds(
+        "60s", "How long a client may take nothing of an answer."
+    )  # nginx send_timeout
+    close: Duration = seconds(
+        "2s", "How long a close may stay without its answer."
+    )  # nginx lingering, halved
+    drain: Duration = seconds(
+        "30s", "How long open requests may take at the end."
+    )  # Kubernetes' grace period
     body_rate: Speed = Field(
         default=500,  # Apache mod_reqtimeout body=20,MinRate=500
-        description="Slower request bodies are refused, after the grace.",
+        description="Bytes per second; slower request bodies are refused.",
         json_schema_extra={"default": "500B/s"},
     )
-    body_grace: Duration = seconds("20s", "Until the rate is looked at.")  # Apache mod_reqtimeout
+    body_grace: Duration = seconds(
+        "20s", "How long a body may be slow before that counts."
+    )  # Apache mod_reqtimeout
 
 
 class Heads(Frozen):
     """How large heads may be."""
 
-    request: Size = bytes_("16KiB", "Request head.")  # Node's --max-http-header-size
+    request: Size = bytes_("16KiB", "Largest request head.")  # Node's --max-http-header-size
     fields: int = Field(
         default=100,  # Apache LimitRequestFields
         ge=1,
         le=10_000,
-        description="Fields in a request head.",
+        description="Most fields in a request head.",
     )
-    target: Size = bytes_("8KiB", "Request target.")  # Apache LimitRequestLine, nginx 8k
-    response: Size = bytes_("64KiB", "Head of an upstream's answer.")  # Envoy's 60 KiB, rounded
+    target: Size = bytes_("8KiB", "Longest request target.")  # Apache LimitRequestLine, nginx 8k
+    response: Size = bytes_(
+        "64KiB", "Largest head of an upstream's answer."
+    )  # Envoy's 60 KiB, rounded
 
     @model_validator(mode="after")
     def _fit(self) -> "Heads":

@@ -14,6 +14,7 @@ _HEAD = {
     "title": "edgeproxy.yaml",
     "description": "Configuration of edgeproxy.",
 }
+_ROUTE_KEY = r"^([A-Z][A-Z0-9_|-]* +)?(/|exact:/|regex:.)"
 
 
 def schema() -> dict[str, Any]:
@@ -23,6 +24,7 @@ def schema() -> dict[str, Any]:
     for name in ("limits", "upstreams", "routes"):
         # A section may be there without anything in it yet.
         tidy["properties"][name]["type"] = ["object", "null"]
+    tidy["properties"]["routes"]["additionalProperties"]["propertyNames"] = {"pattern": _ROUTE_KEY}
     return {**_HEAD, **{key: value for key, value in tidy.items() if key not in _HEAD}}
 
 
@@ -33,6 +35,8 @@ def _tidy(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     tidy = {key: _tidy(value) for key, value in part.items() if not _noise(key, value)}
+    if "patternProperties" in tidy:
+        tidy["additionalProperties"] = False
     choices = [each for each in tidy.get("anyOf", []) if each != {"type": "null"}]
     if len(choices) == 1:
         del tidy["anyOf"]
@@ -41,7 +45,14 @@ def _tidy(part: Any) -> Any:
 
 
 def _noise(key: str, value: Any) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value in (None, {}))
+    return (key == "title" and isinstance(value, str)) or (
+        # Defaults of whole sections repeat those of their settings, in seconds and bytes.
+        key == "default" and (value is None or isinstance(value, list) or _is_section(value))
+    )
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and "type" not in value and "$ref" not in value
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from edgeproxy.config.fields import (
     SecretValue,
     SettableName,
     Size,
+    Url,
     WrittenPath,
     bytes_,
     one_or_more,
@@ -53,15 +54,15 @@ def _short(key: str, form: Any) -> BeforeValidator:
 
 class TimeoutsForm(Frozen):
     first_byte: Duration | None = Field(
-        default=None, description="Until the upstream's answer begins."
+        default=None, description="How long until the upstream's answer begins."
     )
     between_bytes: Duration | None = Field(
-        default=None, description="Between two reads of the upstream's answer."
+        default=None, description="How long between two reads of the upstream's answer."
     )
 
 
 class UpstreamTimeoutsForm(TimeoutsForm):
-    connect: Duration = seconds("3s", "Until a connection to a target stands.")
+    connect: Duration = seconds("3s", "How long until a connection to a target stands.")
 
 
 def _target(value: Any) -> Any:
@@ -71,7 +72,7 @@ def _target(value: Any) -> Any:
     return Target(host=host, port=port)
 
 
-TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=str)]
+TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=Url)]
 
 
 def _strip(value: Any) -> Any:
@@ -105,8 +106,10 @@ class UpstreamForm(Frozen):
         description="Requests that wait for a connection; more are answered 503.",
     )
     wait: Duration = seconds("1s", "How long a request waits for a connection.")
-    idle: Duration = seconds("30s", "A pooled connection is closed after this.")
-    skip: Duration = seconds("10s", "A target that refused is passed over.")  # nginx fail_timeout
+    idle: Duration = seconds("30s", "An unused connection is closed after this.")
+    skip: Duration = seconds(
+        "10s", "How long a target that refused is passed over."
+    )  # nginx fail_timeout
     timeouts: UpstreamTimeoutsForm = Field(
         default=UpstreamTimeoutsForm(), description="How long its targets may take."
     )
@@ -134,12 +137,17 @@ class LimitForm(Frozen):
 class DefaultsForm(Frozen):
     """What every route has unless it says otherwise."""
 
-    auth: Names | None = Field(default=None, description="Credentials; never `none` here.")
-    limit: Names | None = Field(default=None, description="Limits by name.")
+    auth: Names | None = Field(
+        default=None, description="Credentials of every route; never `none` or `anonymous` here."
+    )
+    limit: Names | None = Field(default=None, description="Names of the limits that hold.")
     body: Size = bytes_("10MiB", "Largest request body.")
-    timeouts: TimeoutsForm = Field(default=TimeoutsForm(), description="Of every upstream.")
-    request: FieldRules = Field(default=FieldRules(), description="Request fields.")
-    response: FieldRules = Field(default=FieldRules(), description="Response fields.")
+    timeouts: TimeoutsForm = Field(
+        default=TimeoutsForm(),
+        description="How long upstreams may take that do not say so themselves.",
+    )
+    request: FieldRules = Field(default=FieldRules(), description="Header fields of requests.")
+    response: FieldRules = Field(default=FieldRules(), description="Header fields of answers.")
 
 
 class RouteForm(Frozen):
@@ -169,13 +177,15 @@ class RouteForm(Frozen):
     host: Authority | None = Field(
         default=None, description="The Host that the service gets; absent: the upstream's."
     )
-    request: FieldRules = Field(default=FieldRules(), description="Request fields.")
-    response: FieldRules = Field(default=FieldRules(), description="Response fields.")
+    request: FieldRules = Field(default=FieldRules(), description="Header fields of requests.")
+    response: FieldRules = Field(default=FieldRules(), description="Header fields of answers.")
     body: Size | None = Field(default=None, description="Largest request body.")
     encoded_slash: Literal["refuse", "keep"] = Field(
         default="refuse", description="What is done with %2f in a path."
     )
-    timeouts: TimeoutsForm = Field(default=TimeoutsForm(), description="Of the upstream.")
+    timeouts: TimeoutsForm = Field(
+        default=TimeoutsForm(), description="How long the upstream may take."
+    )
 
 
 class Settings(Frozen):
@@ -192,7 +202,9 @@ class Settings(Frozen):
         default=(), description="Files with further upstreams, limits and routes."
     )
     auth: Auth = Field(default=Auth(), description="Credentials by name.")
-    defaults: DefaultsForm = Field(default=DefaultsForm(), description="For every route.")
+    defaults: DefaultsForm = Field(
+        default=DefaultsForm(), description="What every route has unless it says otherwise."
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="How long clients may take.")
     heads: Heads = Field(default=Heads(), description="How large heads may be.")
     trusted_proxies: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
@@ -211,7 +223,7 @@ class Settings(Frozen):
 
 
 LimitValue = Annotated[LimitForm, _short("rate", RateValue | LimitForm)]
-UpstreamValue = Annotated[UpstreamForm, _short("targets", str | list[str] | UpstreamForm)]
+UpstreamValue = Annotated[UpstreamForm, _short("targets", Url | list[Url] | UpstreamForm)]
 RouteValue = Annotated[RouteForm, _short("to", str | RouteForm)]
 
 
@@ -225,7 +237,7 @@ class Included(Frozen):
     )
 
 
-class Written(Settings, Included):
+class Written(Included, Settings):
     """A whole configuration file."""
 
 
