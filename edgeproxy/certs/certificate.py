@@ -134,9 +134,10 @@ def _weakness(parsed: x509.Certificate) -> str | None:
 
 
 def _common_name(name: x509.Name) -> str:
-    for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME):
-        return str(attribute.value)
-    return name.rfc4514_string() or "(no name)"
+    """Return the common name, else the whole name, fit for one line of a log."""
+    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    text = str(found[0].value) if found else name.rfc4514_string()
+    return "".join(c if c.isprintable() else "?" for c in text[:100]) or "(no name)"
 
 
 def first_line(error: BaseException) -> str:

@@ -167,6 +167,8 @@ class ServerTLS:
 
     def _base_context(self) -> SSL.Context:
         context = self._new_context()
+        # Whoever holds the context, or a connection made from it, holds what its callback needs.
+        context.set_app_data(self)
         _lib.SSL_CTX_set_tlsext_servername_callback(context._context, self._servername)
         return context
 

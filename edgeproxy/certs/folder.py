@@ -56,16 +56,16 @@ class _Known(NamedTuple):
 def kept(before: Iterable[Chain], found: Scan, survey: Survey, now: datetime) -> tuple[Chain, ...]:
     """Return the chains of `before` that a broken file would take away.
 
-    A chain stays while it is valid and one of its files is still there without being part of
-    any chain that was found: half-written, unreadable, or renewed without its other half. A
-    file that was removed, or that now carries another good chain, takes its old one with it.
+    A chain stays while it is valid and one of its files is still there and broken: half-written,
+    unreadable, emptied, or renewed without its other half. A file that was removed, or that now
+    carries another good chain, takes its old one with it.
     """
     renewed = {chain.fingerprint for chain in found.chains}
     good = {file for chain in found.chains for file in chain.files}
 
     def broken(file: str) -> bool:
         if file in survey.present:
-            return file not in good
+            return file in found.broken or file not in good
         return any(not parent or file.startswith(parent + "/") for parent in survey.unreadable)
 
     return tuple(
@@ -165,6 +165,7 @@ class CertificateFolder:
             self._work = self._look()
         end = time.monotonic() + SLICE
         try:
+            next(self._work)
             while time.monotonic() < end:
                 next(self._work)
         except StopIteration:

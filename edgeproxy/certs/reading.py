@@ -84,7 +84,6 @@ def _look_at(entry: os.DirEntry[str], parent: str, survey: Survey, subfolders: l
     try:
         if entry.is_symlink():
             survey.watch.update(_link_folders(entry.path))
-            survey.watch.add(os.path.dirname(os.path.realpath(entry.path)))
         status = entry.stat()
     except OSError as error:
         survey.present.add(name)
@@ -95,6 +94,8 @@ def _look_at(entry: os.DirEntry[str], parent: str, survey: Survey, subfolders: l
     # A pipe, a socket or a device is nobody's certificate, and opening it might never return.
     elif stat.S_ISREG(status.st_mode):
         survey.present.add(name)
+        if entry.is_symlink():
+            survey.watch.add(os.path.dirname(os.path.realpath(entry.path)))
         if status.st_size > MAX_SIZE:
             message = f"larger than {MAX_SIZE >> 20} MiB: not looked at"
             survey.problems.append(Problem(name, message))

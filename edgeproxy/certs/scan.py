@@ -8,7 +8,7 @@ each thing that is wrong. Names of files and of folders mean nothing; certbot's 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class Chain:
     issuer: str = field(compare=False)
     fingerprint: str
     """SHA-256 of the leaf, hexadecimal."""
+    missing: str | None = field(default=None, compare=False)
+    """The name of an intermediate that clients will need and that was not found."""
 
     def valid(self, now: datetime) -> bool:
         """Say whether the leaf is within its validity (RFC 5280 4.1.2.5: both ends included)."""
@@ -60,6 +62,8 @@ class Scan(NamedTuple):
 
     chains: tuple[Chain, ...]
     problems: tuple[Problem, ...]
+    broken: frozenset[str] = frozenset()
+    """The files with something in them that ought to be served and is not."""
 
 
 Memory = MutableMapping[bytes, Content]
@@ -92,16 +96,20 @@ def scan_in_steps(
     memory.clear()
     memory.update(seen)
     pool = _Pool(contents)
-    problems = [Problem(f, message) for f, c in contents.items() for message in c.problems]
+    wrong = [Problem(f, message) for f, c in contents.items() for message in c.problems]
+    wrong.extend(pool.lonely_keys())
     chains: list[Chain] = []
-    for certificate, places in pool.certificates.values():
-        chain = _chain(pool, certificate, places, now, problems)
-        if chain is not None:
-            chains.append(chain)
+    for leaf, places in pool.certificates.values():
+        reason = pool.reason_against(leaf)
+        if reason is None:
+            chains.append(_chain(pool, leaf, places, now))
+        # A CA's certificate is there to complete chains, and needs neither key nor host name.
+        elif not leaf.is_authority:
+            wrong.extend(Problem(f, f"certificate for {leaf.label}: {reason}") for f in places)
         yield
-    problems.extend(pool.lonely_keys())
-    problems.extend(_out_of_date(chains, now))
-    return Scan(tuple(chains), tuple(sorted(set(problems))))
+    problems = {*wrong, *_incomplete(chains), *_out_of_date(chains, now)}
+    broken = frozenset(problem.file for problem in wrong)
+    return Scan(tuple(chains), tuple(sorted(problems)), broken)
 
 
 class _Pool:
@@ -126,6 +134,14 @@ class _Pool:
         elif file not in known[1]:
             known[1].append(file)
 
+    def reason_against(self, leaf: Certificate) -> str | None:
+        """Return why the certificate cannot be served, or None if it can."""
+        if leaf.public_key not in self.keys:
+            return "its private key is not here"
+        if not leaf.names:
+            return "it names no host"
+        return leaf.weakness
+
     def lonely_keys(self) -> Iterable[Problem]:
         """Yield a problem for each file with a key that fits no certificate here."""
         paired = {certificate.public_key for certificate, _ in self.certificates.values()}
@@ -135,28 +151,10 @@ class _Pool:
                     yield Problem(file, "no certificate here belongs to this private key")
 
 
-def _chain(
-    pool: _Pool, leaf: Certificate, places: list[str], now: datetime, problems: list[Problem]
-) -> Chain | None:
-    """Return the chain that begins with this certificate, or None if it is no leaf of ours."""
-    pair = pool.keys.get(leaf.public_key)
-    if pair is None or not leaf.names:
-        # A CA's certificate is there to complete chains and needs neither.
-        if not leaf.is_authority:
-            what = "its private key is not here" if pair is None else "it names no host"
-            problems.extend(Problem(f, f"certificate for {leaf.label}: {what}") for f in places)
-        return None
-    key, key_files = pair
-    if leaf.weakness:
-        problems.extend(
-            Problem(f, f"certificate for {leaf.label}: {leaf.weakness}") for f in places
-        )
-        return None
-    issuers, complete = _issuers(pool, leaf, places, now)
-    if not complete:
-        missing = (issuers[-1] if issuers else leaf).issuer_name
-        message = f"certificate for {leaf.label}: the chain is incomplete, “{missing}” is not here"
-        problems.append(Problem(places[0], message))
+def _chain(pool: _Pool, leaf: Certificate, places: Sequence[str], now: datetime) -> Chain:
+    """Return the chain that begins with a certificate against which nothing speaks."""
+    key, key_files = pool.keys[leaf.public_key]
+    issuers, missing = _issuers(pool, leaf, places, now)
     return Chain(
         names=leaf.names,
         key_type=key.kind,
@@ -167,7 +165,16 @@ def _chain(
         files=tuple(dict.fromkeys((*places, *key_files))),
         issuer=leaf.issuer_name,
         fingerprint=leaf.fingerprint,
+        missing=missing,
     )
+
+
+def _incomplete(chains: Iterable[Chain]) -> Iterator[Problem]:
+    """Yield a problem for each chain that clients will not be able to follow to its root."""
+    for chain in chains:
+        if chain.missing is not None:
+            message = f"the chain is incomplete, “{chain.missing}” is not here"
+            yield Problem(chain.files[0], f"certificate for {chain.names[0]}: {message}")
 
 
 def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
@@ -187,9 +194,9 @@ def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
 
 
 def _issuers(
-    pool: _Pool, leaf: Certificate, places: list[str], now: datetime
-) -> tuple[list[Certificate], bool]:
-    """Return the intermediates from the leaf's issuer upwards, and whether clients can do with it.
+    pool: _Pool, leaf: Certificate, places: Sequence[str], now: datetime
+) -> tuple[list[Certificate], str | None]:
+    """Return the intermediates from the leaf's issuer upwards, and the name of one that lacks.
 
     Where several certificates could follow (cross-signing), the ones beside the leaf in its
     file win, in the file's order: that is the chain its CA meant. A self-signed root is left
@@ -216,9 +223,9 @@ def _issuers(
         if not candidates:
             # Only a certificate that tells where its issuer can be fetched is known to have an
             # intermediate above it; the root itself need not be here.
-            return chain, bool(chain) or not current.tells_issuer
+            return chain, None if chain or not current.tells_issuer else current.issuer_name
         current = min(candidates, key=preference)
         if current.self_signed:
             break
         chain.append(current)
-    return chain, True
+    return chain, None

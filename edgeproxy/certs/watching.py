@@ -6,6 +6,7 @@ real folders, and looks at everything now and then besides.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -75,7 +76,8 @@ class FolderWatch:
         try:
             self._notifier.watch(FilePath(folder), mask, callbacks=[self._event])
         except Exception as error:  # INotifyError has no common base with OSError
-            self._complain(error)
+            if os.path.isdir(folder):  # else it has gone since it was seen
+                self._complain(error)
             return False
         self._watched.add(folder)
         return True

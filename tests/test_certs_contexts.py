@@ -1,0 +1,533 @@
+from __future__ import annotations
+
+import gc
+import socket
+import struct
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from certs_support import (
+    DAY,
+    NOW,
+    TLS12,
+    TLS13,
+    Handshake,
+    Issued,
+    client_context,
+    handshake,
+    intermediate,
+    issue,
+    key,
+    pump,
+    read,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+from twisted.logger import globalLogPublisher
+
+from edgeproxy.certs import contexts, loading
+from edgeproxy.certs.contexts import ServerTLS
+from edgeproxy.certs.names import NameMap
+from edgeproxy.certs.scan import scan
+
+VERSIONS = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
+
+
+@pytest.fixture
+def log() -> Iterator[list[dict]]:
+    events: list[dict] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def lines(events: list[dict]) -> list[str]:
+    return [
+        e["log_format"].format(**e) for e in events if e["log_namespace"].startswith("edgeproxy")
+    ]
+
+
+def name_map(*issued: Issued, default: str | None = None) -> NameMap:
+    files = {str(n): one.full + one.key for n, one in enumerate(issued)}
+    found = scan(files, NOW)
+    assert found.problems == ()
+    return NameMap(found.chains, default, NOW)
+
+
+A = issue(["a.example", "127.0.0.1"], intermediate(), private=key("ECDSA", 1))
+A_RSA = issue(["a.example"], intermediate(), private=key("RSA"))
+B = issue(["b.example"], private=key("ECDSA", 2))
+WILD = issue(["*.example"], private=key("ECDSA", 3))
+
+
+def meet(server: ServerTLS, version: int, name: bytes | None, **options: object) -> Handshake:
+    return handshake(server.context, client_context(version, **options), name)
+
+
+@VERSIONS
+def test_each_name_gets_its_certificate_with_its_chain(version: int) -> None:
+    server = ServerTLS(name_map(A, B, WILD))
+    met = meet(server, version, b"a.example")
+    assert met.done and met.served == A.pem
+    assert met.chain == [A.pem, intermediate().pem]
+    assert met.server.get_app_data() == "a.example"
+    assert meet(server, version, b"B.Example.").served == B.pem
+    assert meet(server, version, b"B.Example.").server.get_app_data() == "b.example"
+    assert meet(server, version, b"c.example").served == WILD.pem
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", [b"c.test", b"x.a.example", b"example", b"\xff\xfe", None])
+def test_an_unknown_name_and_none_are_refused_with_one_line(
+    version: int, name: bytes | None, log: list[dict]
+) -> None:
+    server = ServerTLS(name_map(A, WILD))
+    met = meet(server, version, name)
+    assert not met.done
+    assert met.alert == "tlsv1 unrecognized name"
+    assert met.server_error is not None
+    assert len(lines(log)) == 1
+    assert lines(log)[0].startswith("handshake refused: no ")
+
+
+@VERSIONS
+def test_with_a_default_both_get_it(version: int, log: list[dict]) -> None:
+    server = ServerTLS(name_map(A, B, default="b.example"))
+    for name, remembered in ((b"c.test", "c.test"), (None, None), (b"\xff\xfe", None)):
+        met = meet(server, version, name)
+        assert met.done and met.served == B.pem
+        assert met.server.get_app_data() == remembered
+    assert lines(log) == []
+
+
+@VERSIONS
+def test_what_the_connection_remembers_chooses_what_it_was_given(version: int) -> None:
+    names = name_map(A, B, WILD, default="b.example")
+    server = ServerTLS(names)
+    for name in (b"a.example", b"A.EXAMPLE.", b"127.0.0.1", b"x.example", b"c.test", b"_.-", None):
+        met = meet(server, version, name)
+        entry = names.choose(met.server.get_app_data())
+        assert entry is not None and entry.ecdsa is not None
+        assert entry.ecdsa.chain_pem.startswith(met.served)
+
+
+@VERSIONS
+@pytest.mark.parametrize("first", ["ECDSA", "RSA"])
+def test_ecdsa_for_clients_that_can_rsa_for_the_others(version: int, first: str) -> None:
+    pair = (A, A_RSA) if first == "ECDSA" else (A_RSA, A)
+    server = ServerTLS(name_map(*pair))
+    # Clients such as Go's list RSA first although they can do both.
+    both = meet(server, version, b"a.example", sigalgs=b"RSA-PSS+SHA256:RSA+SHA256:ECDSA+SHA256")
+    assert both.served == A.pem
+    assert both.chain == [A.pem, intermediate().pem]
+    old = meet(server, version, b"a.example", sigalgs=b"RSA-PSS+SHA256:RSA+SHA256")
+    assert old.served == A_RSA.pem
+    assert old.chain == [A_RSA.pem, intermediate().pem]
+
+
+@VERSIONS
+def test_only_rsa_and_only_ed25519(version: int) -> None:
+    ed25519 = issue(["ed.example"], private=key("Ed25519"))
+    server = ServerTLS(name_map(A_RSA, ed25519))
+    assert meet(server, version, b"a.example").served == A_RSA.pem
+    assert meet(server, version, b"ed.example").served == ed25519.pem
+
+
+@VERSIONS
+def test_alpn_is_http_1_1(version: int) -> None:
+    server = ServerTLS(name_map(A))
+    met = meet(server, version, b"a.example", alpn=[b"h2", b"http/1.1"])
+    assert met.done
+    assert met.client.get_alpn_proto_negotiated() == b"http/1.1"
+    assert met.server.get_alpn_proto_negotiated() == b"http/1.1"
+    assert meet(server, version, b"a.example").client.get_alpn_proto_negotiated() == b""
+
+
+@VERSIONS
+@pytest.mark.parametrize("offer", [[b"h2"], [b"http/1.1x"], [b"xhttp/1.1"], [b"imap"]])
+def test_no_common_protocol_ends_the_handshake(version: int, offer: list[bytes]) -> None:
+    met = meet(ServerTLS(name_map(A)), version, b"a.example", alpn=offer)
+    assert not met.done
+    assert met.alert == "tlsv1 alert no application protocol"
+
+
+@VERSIONS
+def test_alpn_prefers_our_order(version: int) -> None:
+    server = ServerTLS(name_map(A), protocols=(b"h2", b"http/1.1"))
+    met = meet(server, version, b"a.example", alpn=[b"http/1.1", b"h2"])
+    assert met.client.get_alpn_proto_negotiated() == b"h2"
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_VERSION, SSL.TLS1_1_VERSION])
+def test_tls_before_1_2_is_refused(version: int) -> None:
+    client = client_context(version, ciphers=b"ALL:@SECLEVEL=0")
+    met = handshake(ServerTLS(name_map(A)).context, client, b"a.example")
+    assert not met.done
+    assert met.alert == "tlsv1 alert protocol version"
+
+
+@pytest.mark.parametrize(
+    "ciphers",
+    [b"AES128-GCM-SHA256", b"ECDHE-RSA-AES128-SHA", b"DHE-RSA-AES128-GCM-SHA256", b"AES256-SHA"],
+)
+def test_ciphers_that_mozilla_leaves_out_are_refused(ciphers: bytes) -> None:
+    client = client_context(TLS12, ciphers=ciphers + b":@SECLEVEL=0")
+    met = handshake(ServerTLS(name_map(A_RSA)).context, client, b"a.example")
+    assert met.alert is not None and "handshake failure" in met.alert
+
+
+@pytest.mark.parametrize("cipher", contexts.TLS12_CIPHERS.split(b":"))
+def test_each_cipher_of_mozillas_intermediate_works(cipher: bytes) -> None:
+    server = ServerTLS(name_map(A, A_RSA))
+    met = meet(server, TLS12, b"a.example", ciphers=cipher)
+    assert met.client.get_cipher_name() == cipher.decode()
+    assert met.served == (A_RSA if b"RSA" in cipher.split(b"-")[1] else A).pem
+
+
+def test_a_client_without_aes_hardware_gets_chacha() -> None:
+    server = ServerTLS(name_map(A, A_RSA))
+    ciphers = (
+        b"ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"
+    )
+    met = meet(server, TLS12, b"a.example", ciphers=ciphers)
+    assert met.client.get_cipher_name() == "ECDHE-ECDSA-CHACHA20-POLY1305"
+
+
+@VERSIONS
+@pytest.mark.parametrize("group", [b"X25519", b"P-256", b"P-384"])
+def test_groups(version: int, group: bytes) -> None:
+    assert meet(ServerTLS(name_map(A_RSA)), version, b"a.example", groups=group).done
+
+
+def test_other_groups_are_refused_and_the_hybrid_is_taken() -> None:
+    server = ServerTLS(name_map(A))
+    assert not meet(server, TLS13, b"a.example", groups=b"X448").done
+    hybrid = meet(server, TLS13, b"a.example", groups=b"X25519MLKEM768:X25519")
+    assert hybrid.client.get_group_name() == "X25519MLKEM768"
+
+
+def test_a_retried_hello_is_asked_for_its_name_again() -> None:
+    """A client whose key share does not fit sends its hello twice, each time with a name."""
+    server = ServerTLS(name_map(A, B))
+    met = meet(server, TLS13, b"b.example", groups=b"X448:P-384")
+    assert met.done and met.served == B.pem
+
+
+def test_options_and_modes_of_the_base_reach_the_connection() -> None:
+    base = ServerTLS(name_map(A)).context
+    assert base.set_options(0) & contexts.OPTIONS == contexts.OPTIONS
+    assert base.set_mode(0) & contexts.MODES == contexts.MODES
+    assert base.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+
+
+def session_of(met: Handshake) -> SSL.Session:
+    session = met.client.get_session()
+    assert session is not None
+    return session
+
+
+@VERSIONS
+def test_a_session_is_resumed_by_ticket_under_its_name(version: int) -> None:
+    server = ServerTLS(name_map(A, B))
+    client = client_context(version)
+    first = handshake(server.context, client, b"a.example")
+    again = handshake(server.context, client, b"a.example", session_of(first))
+    assert reused(again)
+    assert again.server.get_app_data() == "a.example"
+
+
+@VERSIONS
+def test_a_session_of_one_name_does_not_put_a_connection_under_another(version: int) -> None:
+    """Whatever OpenSSL resumes, the name that is remembered is the one that was agreed upon."""
+    server = ServerTLS(name_map(A, B))
+    client = client_context(version)
+    session = session_of(handshake(server.context, client, b"a.example"))
+    met = handshake(server.context, client, b"b.example", session)
+    assert met.done
+    served = A if met.server.get_app_data() == "a.example" else B
+    assert met.served == served.pem or reused(met)
+    refused = handshake(server.context, client, b"c.test", session)
+    assert not refused.done or refused.server.get_app_data() == "a.example"
+
+
+@VERSIONS
+def test_a_ticket_from_before_a_rotation_means_a_full_handshake(version: int) -> None:
+    server = ServerTLS(name_map(A))
+    client = client_context(version)
+    session = session_of(handshake(server.context, client, b"a.example"))
+    before = server.context
+    server.rotate()
+    assert server.context is not before
+    met = handshake(server.context, client, b"a.example", session)
+    assert met.done and not reused(met)
+
+
+def reused(met: Handshake) -> bool:
+    return bool(SSL._lib.SSL_session_reused(met.client._ssl))
+
+
+# --- swapping -----------------------------------------------------------------------------
+
+
+@VERSIONS
+def test_a_swap_serves_the_new_and_leaves_running_connections_alone(version: int) -> None:
+    server = ServerTLS(name_map(A, B))
+    running = meet(server, version, b"a.example")
+    renewed = issue(["a.example"], private=key("ECDSA", 5), end=NOW + 90 * DAY)
+    names = name_map(renewed)
+    server.swap(names)
+    assert server.names is names
+    gc.collect()
+    assert meet(server, version, b"a.example").served == renewed.pem
+    assert meet(server, version, b"b.example").alert == "tlsv1 unrecognized name"
+    running.server.send(b"still here")
+    pump(running.server, running.client)
+    assert read(running.client) == b"still here"
+
+
+def test_a_swap_builds_only_what_is_new() -> None:
+    server = ServerTLS(name_map(A, B))
+    before = dict(server._live.contexts)
+    server.swap(name_map(A, WILD))
+    kept = [entry for entry in server.names.entries if entry.name == "a.example"]
+    assert server._live.contexts[kept[0]] is before[kept[0]]
+    assert len(server._live.contexts) == 2
+
+
+def test_a_swap_in_steps_changes_over_at_the_end_and_may_be_dropped() -> None:
+    server = ServerTLS(name_map(A))
+    steps = server.steps(name_map(A, B, WILD))
+    next(steps)
+    assert not meet(server, TLS13, b"b.example").done
+    steps.close()
+    assert not meet(server, TLS13, b"b.example").done
+    assert len(list(server.steps(name_map(A, B, WILD)))) >= 3
+    assert meet(server, TLS13, b"b.example").served == B.pem
+
+
+def test_a_handshake_begun_before_a_swap_goes_by_the_names_after_it() -> None:
+    server = ServerTLS(name_map(A))
+    connection = SSL.Connection(server.context, None)
+    connection.set_accept_state()
+    client = SSL.Connection(client_context(TLS13), None)
+    client.set_connect_state()
+    client.set_tlsext_host_name(b"b.example")
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    server.swap(name_map(B))
+    gc.collect()
+    pump(client, connection)
+    with pytest.raises(SSL.WantReadError):
+        connection.do_handshake()
+    assert connection.get_app_data() == "b.example"
+
+
+def test_a_chain_that_openssl_rejects_gives_way_to_the_next_best(log: list[dict]) -> None:
+    good = issue(["a.example", "z.example"], private=key("ECDSA", 1))
+    names = name_map(good, B)
+    best = next(chain for chain in names.chains if "a.example" in chain.names)
+    bad = replace(
+        best,
+        key_pem=B.key,
+        names=("a.example",),
+        not_after=NOW + 900 * DAY,
+        fingerprint="other",
+        files=("bad.pem",),
+    )
+    server = ServerTLS(NameMap([*names.chains, bad], None, NOW))
+    assert meet(server, TLS13, b"a.example").served == good.pem
+    assert meet(server, TLS13, b"b.example").served == B.pem
+    assert [rejected.chain for rejected in server.rejected] == [bad]
+    assert "bad.pem" in lines(log)[0] and "key values mismatch" in lines(log)[0]
+    assert len(lines(log)) == 1
+
+
+def test_nothing_at_all_refuses_everybody() -> None:
+    server = ServerTLS(NameMap((), None, NOW))
+    assert meet(server, TLS12, b"a.example").alert == "tlsv1 unrecognized name"
+    assert meet(server, TLS13, None).alert == "tlsv1 unrecognized name"
+
+
+# --- nothing escapes ----------------------------------------------------------------------
+
+
+@VERSIONS
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), KeyboardInterrupt(), SystemExit()])
+def test_no_exception_escapes_the_callback(
+    version: int,
+    error: BaseException,
+    log: list[dict],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server = ServerTLS(name_map(A))
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ServerTLS, "_choose", fail)
+    met = meet(server, version, b"a.example")
+    assert met.alert == "tlsv1 unrecognized name"
+    assert lines(log) == ["handshake refused: choosing a certificate failed"]
+    monkeypatch.setattr(ServerTLS.log, "failure", fail)
+    assert meet(server, version, b"a.example").alert == "tlsv1 unrecognized name"
+    assert capfd.readouterr().err == ""
+
+
+@VERSIONS
+def test_no_exception_escapes_the_choice_of_a_protocol(
+    version: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = ServerTLS(name_map(A))
+    monkeypatch.setattr(contexts, "_offered", lambda offer: 1 / 0)
+    assert not meet(server, version, b"a.example", alpn=[b"http/1.1"]).done
+    assert capfd.readouterr().err == ""
+
+
+@VERSIONS
+def test_a_context_and_connections_are_good_without_the_server_object(version: int) -> None:
+    server = ServerTLS(name_map(A))
+    base = server.context
+    met = meet(server, version, b"a.example")
+    gone = weakref.ref(server)
+    del server
+    gc.collect()
+    assert handshake(base, client_context(version), b"a.example").served == A.pem
+    del base
+    gc.collect()
+    assert gone() is None
+    met.client.send(b"x")
+    pump(met.client, met.server)
+    assert read(met.server) == b"x"
+
+
+SERVER = ServerTLS(name_map(A, B, WILD))
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.binary(min_size=250, max_size=300),
+        st.sampled_from(
+            [
+                b"",
+                b"a.example\0",
+                b"\0a.example",
+                b"a.example\n",
+                b"*.example",
+                b"a..example",
+                b".example",
+                b"A.exAMPLE.",
+                b"127.0.0.1",
+                b"127.1",
+                b"b.example:443",
+                b"\xc3\xa4.example",
+                b"xn--.example",
+            ]
+        ),
+    ),
+    st.sampled_from([TLS12, TLS13]),
+)
+def test_any_bytes_as_server_name_are_answered_or_refused(name: bytes, version: int) -> None:
+    server = SSL.Connection(SERVER.context, None)
+    server.set_accept_state()
+    server.bio_write(hello_with(name, version))
+    try:
+        server.do_handshake()
+    except SSL.WantReadError:
+        remembered = server.get_app_data()
+        assert remembered is not None
+        sent = name.decode("ascii").lower().removesuffix(".")
+        assert remembered == sent
+        assert server.get_context() is SERVER._live.contexts[SERVER.names.choose(sent)]
+        covered = sent in ("a.example", "b.example", "127.0.0.1")
+        assert covered or (sent.endswith(".example") and sent.count(".") == 1 and sent[0] != ".")
+    except SSL.Error:
+        pass
+
+
+def hello_with(name: bytes, version: int) -> bytes:
+    """A client's hello as OpenSSL makes it, with any bytes in place of the server name."""
+    client = SSL.Connection(client_context(version, groups=b"X25519"), None)
+    client.set_connect_state()
+    client.set_tlsext_host_name(b"PLACEHOLDER")
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    record = client.bio_read(65536)
+    old = extension(b"PLACEHOLDER")
+    assert record.count(old) == 1
+    difference = len(name) - len(b"PLACEHOLDER")
+    body = record[5:].replace(old, extension(name))
+    # Handshake length (3 octets at 1), then the length of all extensions behind session id,
+    # cipher suites and compression methods.
+    position = 4 + 2 + 32
+    position += 1 + body[position]
+    position += 2 + struct.unpack_from("!H", body, position)[0]
+    position += 1 + body[position]
+    (extensions,) = struct.unpack_from("!H", body, position)
+    length = int.from_bytes(body[1:4], "big") + difference
+    body = (
+        body[:1]
+        + length.to_bytes(3, "big")
+        + body[4:position]
+        + struct.pack("!H", extensions + difference)
+        + body[position + 2 :]
+    )
+    return record[:3] + struct.pack("!H", len(body)) + body
+
+
+def extension(name: bytes) -> bytes:
+    """server_name (RFC 6066 section 3) with one host_name."""
+    entry = b"\0" + struct.pack("!H", len(name)) + name
+    return struct.pack("!HHH", 0, len(entry) + 2, len(entry)) + entry
+
+
+# --- loading ------------------------------------------------------------------------------
+
+
+def test_without_memfd_a_temporary_file_serves_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.delattr(loading.os, "memfd_create")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    met = meet(ServerTLS(name_map(A, A_RSA)), TLS13, b"a.example")
+    assert met.chain == [A.pem, intermediate().pem]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_proc_a_temporary_file_serves(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(loading.os.path, "exists", lambda path: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    met = meet(ServerTLS(name_map(A)), TLS13, b"a.example")
+    assert met.chain == [A.pem, intermediate().pem]
+
+
+def test_loading_leaves_no_descriptor_open() -> None:
+    with socket.socket() as before:
+        number = before.fileno()
+    for _ in range(5):
+        ServerTLS(name_map(A, A_RSA, B))
+    with socket.socket() as after:
+        assert after.fileno() == number
+
+
+def test_over_a_real_socket() -> None:
+    """pyOpenSSL on a socket takes other ways than over memory."""
+    server = ServerTLS(name_map(A))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = SSL.Connection(server.context, ours)
+        connection.set_accept_state()
+        thread = threading.Thread(target=connection.do_handshake)
+        thread.start()
+        client = SSL.Connection(client_context(TLS13), theirs)
+        client.set_connect_state()
+        client.set_tlsext_host_name(b"a.example")
+        client.do_handshake()
+        thread.join()
+        assert connection.get_app_data() == "a.example"

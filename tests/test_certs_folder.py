@@ -1,0 +1,545 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from certs_support import (
+    DAY,
+    NOW,
+    TLS13,
+    Issued,
+    client_context,
+    handshake,
+    intermediate,
+    issue,
+    key,
+)
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from edgeproxy.certs import folder as folder_module
+from edgeproxy.certs import watching
+from edgeproxy.certs.contexts import ServerTLS
+from edgeproxy.certs.folder import CertificateFolder
+from edgeproxy.certs.names import NameMap
+from edgeproxy.certs.scan import Problem
+
+A1 = issue(["a.example"], intermediate(), private=key("ECDSA", 1))
+A2 = issue(["a.example"], intermediate(), private=key("ECDSA", 2), end=NOW + 90 * DAY)
+B = issue(["b.example"], private=key("ECDSA", 3))
+
+
+class Watched:
+    """A folder under a CertificateFolder whose clock the test turns, and what it said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = Clock()
+        self.changes: list[tuple[NameMap, tuple[Problem, ...]]] = []
+        self.folder = CertificateFolder(
+            self.clock, path, lambda *change: self.changes.append(change), now=self.now
+        )
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.clock.seconds())
+
+    def look(self) -> None:
+        """Let ten seconds pass, and whatever work comes of it."""
+        self.clock.advance(10)
+        for _ in range(100):
+            self.clock.advance(0)
+
+    def serves(self, name: str) -> bytes | None:
+        """The leaf and its chain, as PEM, or None."""
+        entry = self.changes[-1][0].choose(name)
+        return None if entry is None else entry.chains[0].chain_pem
+
+    @property
+    def problems(self) -> dict[str, list[str]]:
+        told: dict[str, list[str]] = {}
+        for problem in self.changes[-1][1]:
+            told.setdefault(problem.file, []).append(problem.message)
+        return told
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    (tmp_path / "certs").mkdir()
+    made = Watched(tmp_path / "certs")
+    yield made
+    made.folder.stop()
+    assert made.clock.getDelayedCalls() == []
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    lines: list[str] = []
+
+    def observe(event: dict) -> None:
+        if event["log_namespace"].startswith("edgeproxy"):
+            lines.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file as careful tools do: beside, then renamed over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def test_start_calls_back_once_even_with_nothing_there(watched: Watched) -> None:
+    watched.folder.start()
+    assert len(watched.changes) == 1
+    assert watched.changes[0][0].entries == ()
+    watched.look()
+    assert len(watched.changes) == 1
+
+
+@pytest.mark.parametrize("layout", ["one file", "apart", "key elsewhere"])
+def test_layouts(watched: Watched, layout: str) -> None:
+    if layout == "one file":
+        write(watched.path / "a.pem", A1.full + A1.key)
+    elif layout == "apart":
+        write(watched.path / "x" / "fullchain.pem", A1.full)
+        write(watched.path / "x" / "privkey.pem", A1.key)
+    else:
+        write(watched.path / "crt" / "1", A1.pem)
+        write(watched.path / "ca" / "2", intermediate().pem)
+        write(watched.path / "private" / "3", A1.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    assert watched.problems == {}
+
+
+def test_a_renewed_file_goes_live_and_nothing_happens_without_change(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", A2.full + A2.key)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.serves("b.example") == B.full
+    assert len(watched.changes) == 2
+    watched.look()
+    assert len(watched.changes) == 2
+
+
+def test_certbot(watched: Watched, tmp_path: Path) -> None:
+    """`live/` links into `archive/`; a renewal writes there, then moves the links one by one."""
+    archive, live = tmp_path / "le/archive/a.example", tmp_path / "le/live/a.example"
+    live.mkdir(parents=True)
+
+    def lineage(one: Issued, number: int, kinds: tuple[str, ...]) -> None:
+        parts = {
+            "cert": one.pem,
+            "chain": intermediate().pem,
+            "fullchain": one.full,
+            "privkey": one.key,
+        }
+        for kind in kinds:
+            write(archive / f"{kind}{number}.pem", parts[kind])
+            link = live / f"{kind}.pem.new"
+            link.symlink_to(f"../../archive/a.example/{kind}{number}.pem")
+            link.replace(live / f"{kind}.pem")
+
+    everything = ("cert", "privkey", "chain", "fullchain")
+    lineage(A1, 1, everything)
+    (watched.path / "a.example").symlink_to(live)
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    for done in range(1, 4):
+        lineage(A2, 2, everything[:done])
+        watched.look()
+        assert watched.serves("a.example") in (A1.full, A2.full)
+    lineage(A2, 2, everything)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_a_whole_certbot_folder_with_old_generations(watched: Watched) -> None:
+    """The whole of /etc/letsencrypt copied in, expired generations and all."""
+    old = issue(["a.example"], intermediate(), private=key("ECDSA", 9), end=NOW - DAY / 2)
+    for number, one in ((1, old), (2, A1), (3, A2)):
+        write(watched.path / f"archive/a/cert{number}.pem", one.pem)
+        write(watched.path / f"archive/a/fullchain{number}.pem", one.full)
+        write(watched.path / f"archive/a/privkey{number}.pem", one.key)
+    for kind in ("cert", "fullchain", "privkey"):
+        link = watched.path / f"live/a/{kind}.pem"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../archive/a/{kind}3.pem")
+    write(watched.path / "renewal/a.conf", b"version = 2\n")
+    write(watched.path / "csr/0000_csr.pem", b"-----BEGIN CERTIFICATE REQUEST-----\nMA==\n"
+                                             b"-----END CERTIFICATE REQUEST-----\n")  # fmt: skip
+    watched.folder.start()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_kubernetes_swaps_all_at_once(watched: Watched) -> None:
+    def generation(name: str, one: Issued) -> None:
+        write(watched.path / name / "tls.crt", one.full)
+        write(watched.path / name / "tls.key", one.key)
+        (watched.path / "..data_tmp").symlink_to(name)
+        (watched.path / "..data_tmp").replace(watched.path / "..data")
+
+    generation("..2026_11_24", A1)
+    for name in ("tls.crt", "tls.key"):
+        (watched.path / name).symlink_to(f"..data/{name}")
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    generation("..2026_11_25", A2)
+    shutil.rmtree(watched.path / "..2026_11_24")
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+BREAKS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "half-written": lambda path: path.write_bytes(A2.full[:400]),
+    "without its key": lambda path: path.write_bytes(A2.full),
+    "another's key": lambda path: path.write_bytes(A2.full + B.key),
+    "no PEM": lambda path: path.write_bytes(b"<html>502 Bad Gateway</html>"),
+    "grown too large": lambda path: path.write_bytes(b"x" * ((1 << 20) + 1)),
+    "a link that leads nowhere": lambda path: (path.unlink(), path.symlink_to("nothing")),
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+}
+
+
+@pytest.mark.parametrize("way", list(BREAKS))
+def test_a_broken_file_never_takes_its_good_certificate_down(
+    watched: Watched, way: str, log: list[str]
+) -> None:
+    file = watched.path / "a.pem"
+    write(file, A1.full + A1.key)
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.folder.start()
+    del log[:]
+    BREAKS[way](file)
+    for _ in range(3):
+        watched.look()
+        assert watched.serves("a.example") == A1.full
+        assert watched.serves("b.example") == B.full
+    assert any("stays in use" in message for message in watched.problems["a.pem"])
+    warnings = [line for line in log if "a.pem" in line]
+    assert len(warnings) == len(set(warnings)) == len(watched.problems["a.pem"])
+    file.unlink()
+    write(file, A2.full + A2.key)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_what_was_kept_goes_when_it_expires(watched: Watched) -> None:
+    short = issue(["a.example"], end=NOW + timedelta(minutes=1))
+    write(watched.path / "a.pem", short.full + short.key)
+    watched.folder.start()
+    (watched.path / "a.pem").write_bytes(b"")
+    watched.look()
+    assert watched.serves("a.example") == short.full
+    watched.clock.advance(60)
+    watched.look()
+    assert watched.serves("a.example") is None
+
+
+def test_key_and_chain_renewed_one_after_the_other(watched: Watched) -> None:
+    for order in (("key", "crt"), ("crt", "key")):
+        old, new = (A1, A2) if order[0] == "key" else (A2, A1)
+        write(watched.path / "crt", old.full)
+        write(watched.path / "key", old.key)
+        watched.folder.start()
+        assert watched.serves("a.example") == old.full
+        write(watched.path / order[0], new.key if order[0] == "key" else new.full)
+        watched.look()
+        assert watched.serves("a.example") == old.full
+        assert set(watched.problems) == {"crt", "key"}
+        write(watched.path / order[1], new.key if order[1] == "key" else new.full)
+        watched.look()
+        assert watched.serves("a.example") == new.full
+        assert watched.problems == {}
+        watched.folder.stop()
+
+
+def test_a_removed_file_takes_its_certificate_with_it(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    write(watched.path / "b" / "b.pem", B.full + B.key)
+    watched.folder.start()
+    (watched.path / "a.pem").unlink()
+    shutil.rmtree(watched.path / "b")
+    watched.look()
+    assert watched.serves("a.example") is None
+    assert watched.serves("b.example") is None
+    assert watched.problems == {}
+
+
+def test_a_file_that_now_carries_another_good_certificate_gives_up_the_old(
+    watched: Watched,
+) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", B.full + B.key)
+    watched.look()
+    assert watched.serves("a.example") is None
+    assert watched.serves("b.example") == B.full
+
+
+def test_a_folder_that_goes_away_takes_nothing_down_and_may_come_back(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    watched.path.rename(watched.path.with_name("away"))
+    watched.look()
+    assert watched.serves("a.example") == A1.full
+    assert "does not exist" in watched.problems[str(watched.path)][0]
+    watched.path.with_name("away").rename(watched.path)
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.look()
+    assert watched.serves("b.example") == B.full
+    assert watched.problems == {}
+
+
+def test_a_folder_that_is_not_there_at_the_start_is_waited_for(watched: Watched) -> None:
+    watched.path.rmdir()
+    watched.folder.start()
+    assert watched.serves("a.example") is None
+    assert list(watched.problems) == [str(watched.path)]
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.look()
+    assert watched.serves("a.example") == A1.full
+
+
+def test_an_expired_file_beside_a_good_one(watched: Watched) -> None:
+    old = issue(["a.example", "c.example"], end=NOW - DAY / 2)
+    write(watched.path / "0-old.pem", old.full + old.key)
+    write(watched.path / "good.pem", A1.full + A1.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    assert "expired" in watched.problems["0-old.pem"][0]
+
+
+def test_the_moment_a_validity_begins_or_ends_changes_the_map(watched: Watched) -> None:
+    soon = issue(["a.example"], start=NOW + timedelta(seconds=15), end=NOW + 99 * DAY)
+    rsa = issue(["a.example"], private=key("RSA"), end=NOW + timedelta(seconds=35))
+    write(watched.path / "soon.pem", soon.full + soon.key)
+    write(watched.path / "now.pem", A1.full + A1.key)
+    write(watched.path / "rsa.pem", rsa.full + rsa.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    watched.look()
+    assert len(watched.changes) == 1
+    watched.look()
+    assert watched.serves("a.example") == soon.full
+    for _ in range(2):
+        watched.look()
+    entry = watched.changes[-1][0].choose("a.example")
+    assert entry is not None and entry.rsa is None
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(watched: Watched) -> None:
+    """`cp -p`, `rsync -t`, or a second write within one tick of the file system's clock."""
+    file = watched.path / "a.pem"
+    one, other = A1.full + A1.key, B.full + B.key
+    size = max(len(one), len(other))
+    file.write_bytes(one.ljust(size, b"\n"))
+    os.utime(file, (NOW.timestamp(), NOW.timestamp()))
+    watched.folder.start()
+    file.write_bytes(other.ljust(size, b"\n"))
+    os.utime(file, (NOW.timestamp(), NOW.timestamp()))
+    watched.look()
+    assert watched.serves("b.example") == B.full
+
+
+def test_look_reads_everything_now(watched: Watched) -> None:
+    watched.folder.start()
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.look()
+    assert watched.serves("a.example") == A1.full
+
+
+def test_after_stop_nothing_is_called(watched: Watched) -> None:
+    watched.folder.start()
+    watched.folder.stop()
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.look()
+    assert len(watched.changes) == 1
+
+
+def test_a_failing_callback_does_not_end_the_watch(tmp_path: Path, log: list[str]) -> None:
+    calls: list[NameMap] = []
+
+    def on_change(names: NameMap, _problems: tuple[Problem, ...]) -> None:
+        calls.append(names)
+        if len(calls) == 2:
+            raise RuntimeError("no")
+
+    clock = Clock()
+    watcher = CertificateFolder(clock, tmp_path, on_change, now=lambda: NOW)
+    watcher.start()
+    for number, one in enumerate((A1, B)):
+        write(tmp_path / f"{number}.pem", one.full + one.key)
+        clock.pump([10] + [0] * 20)
+    assert len(calls) == 3
+    assert any("looking at the certificates failed" in line for line in log)
+    watcher.stop()
+
+
+def test_a_look_takes_many_short_turns(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        write(watched.path / f"{number}.pem", A1.full + A1.key + b"\n" * number)
+    watched.folder.start()
+    write(watched.path / "b.pem", B.full + B.key)
+    monkeypatch.setattr(folder_module, "SLICE", 0.0)
+    delays: list[float] = []
+    call_later = watched.clock.callLater
+
+    def counting(delay: float, *rest: object) -> object:
+        delays.append(delay)
+        return call_later(delay, *rest)
+
+    monkeypatch.setattr(watched.clock, "callLater", counting)
+    watched.look()
+    assert watched.serves("b.example") == B.full
+    assert delays.count(0.0) > 50
+
+
+# --- with a real reactor and the real inotify ------------------------------------------------
+
+
+class Running:
+    """A reactor of its own, turned by hand until something is true."""
+
+    def __init__(self, path: Path) -> None:
+        self.reactor = SelectReactor()
+        self.maps: list[NameMap] = []
+        self.folder = CertificateFolder(
+            self.reactor, path, lambda names, _: self.maps.append(names), now=lambda: NOW
+        )
+        self.folder.start()
+
+    def until(self, true: Callable[[], bool]) -> None:
+        end = self.reactor.seconds() + 8  # less than INTERVAL: it must have been inotify
+        while not true():
+            assert self.reactor.seconds() < end
+            self.reactor.iterate(0.05)
+
+    def serves(self, name: str, one: Issued) -> Callable[[], bool]:
+        def check() -> bool:
+            entry = self.maps[-1].choose(name)
+            return entry is not None and entry.chains[0].chain_pem == one.full
+
+        return check
+
+    def close(self) -> None:
+        self.folder.stop()
+        self.reactor.iterate(0)
+        self.reactor.iterate(0)
+        assert not [r for r in self.reactor.getReaders() if type(r).__name__ == "Notifier"]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Callable[[Path], Running]]:
+    made: list[Running] = []
+
+    def start(path: Path) -> Running:
+        made.append(Running(path))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+needs_inotify = pytest.mark.skipif(watching.inotify is None, reason="no inotify here")
+
+
+@needs_inotify
+def test_inotify_notices_files_subfolders_and_links_targets(tmp_path: Path, running) -> None:
+    certs, elsewhere = tmp_path / "certs", tmp_path / "elsewhere"
+    certs.mkdir()
+    write(elsewhere / "a.pem", A1.full + A1.key)
+    (certs / "a.pem").symlink_to(elsewhere / "a.pem")
+    watcher = running(certs)
+    assert watcher.serves("a.example", A1)()
+    write(elsewhere / "a.pem", A2.full + A2.key)
+    watcher.until(watcher.serves("a.example", A2))
+    write(certs / "new" / "deep" / "b.pem", B.full + B.key)
+    watcher.until(watcher.serves("b.example", B))
+    other = issue(["b.example"], end=NOW + 80 * DAY)
+    write(certs / "new" / "deep" / "b.pem", other.full + other.key)
+    watcher.until(watcher.serves("b.example", other))
+
+
+@needs_inotify
+def test_inotify_goes_on_after_a_watched_folder_was_deleted_and_made_again(
+    tmp_path: Path, running
+) -> None:
+    write(tmp_path / "sub" / "a.pem", A1.full + A1.key)
+    watcher = running(tmp_path)
+    shutil.rmtree(tmp_path / "sub")
+    watcher.until(lambda: watcher.maps[-1].choose("a.example") is None)
+    write(tmp_path / "b.pem", B.full + B.key)
+    watcher.until(watcher.serves("b.example", B))
+    write(tmp_path / "sub" / "a.pem", A2.full + A2.key)
+    watcher.until(watcher.serves("a.example", A2))
+    write(tmp_path / "sub" / "a.pem", A1.full + A1.key)
+    watcher.until(watcher.serves("a.example", A1))
+
+
+@needs_inotify
+def test_inotify_follows_a_kubernetes_swap_and_a_moved_folder(tmp_path: Path, running) -> None:
+    for name, one in (("..1", A1), ("..2", A2)):
+        write(tmp_path / "vol" / name / "tls", one.full + one.key)
+    (tmp_path / "vol" / "..data").symlink_to("..1")
+    (tmp_path / "vol" / "tls").symlink_to("..data/tls")
+    watcher = running(tmp_path)
+    (tmp_path / "vol" / "..tmp").symlink_to("..2")
+    (tmp_path / "vol" / "..tmp").replace(tmp_path / "vol" / "..data")
+    watcher.until(watcher.serves("a.example", A2))
+    (tmp_path / "vol").rename(tmp_path / "moved")
+    write(tmp_path / "vol" / "b", B.full + B.key)
+    watcher.until(watcher.serves("b.example", B))
+    third = issue(["b.example"], end=NOW + 80 * DAY)
+    write(tmp_path / "vol" / "b", third.full + third.key)
+    watcher.until(watcher.serves("b.example", third))
+
+
+@needs_inotify
+def test_without_inotify_instances_left_the_timer_remains(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, log: list[str], tmp_path: Path
+) -> None:
+    def fail(_reactor: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(watching, "_notifier", fail)
+    watcher = Running(tmp_path)
+    watcher.folder.look()
+    assert len([line for line in log if "cannot all be watched" in line]) == 1
+    watcher.close()
+
+
+# --- together --------------------------------------------------------------------------------
+
+
+def test_a_renewal_reaches_the_next_handshake(tmp_path: Path) -> None:
+    write(tmp_path / "a.pem", A1.full + A1.key)
+    clock = Clock()
+    server = ServerTLS(NameMap((), None, NOW))
+    folder = CertificateFolder(
+        clock, tmp_path, lambda names, _: server.swap(names), now=lambda: NOW
+    )
+    folder.start()
+    assert handshake(server.context, client_context(TLS13), b"a.example").served == A1.pem
+    write(tmp_path / "a.pem", A2.full + A2.key)
+    clock.pump([10] + [0] * 20)
+    assert handshake(server.context, client_context(TLS13), b"a.example").served == A2.pem
+    folder.stop()
