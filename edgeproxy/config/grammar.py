@@ -273,4 +273,6 @@ def target_url(value: str) -> tuple[str, str, int]:
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError(f"{safe} has no port that can be reached; write 1 to 65535")
     name = parts.hostname
+    if "[" in parts.netloc and ":" not in name:
+        raise ValueError(f"{safe} is not a URL; only IPv6 addresses stand in brackets")
     return "http", str(ipaddress.ip_address(name)) if ":" in name else domain(name), port or 80

@@ -40,22 +40,25 @@ class Frozen(BaseModel):
 class Listen(Frozen):
     """Where clients are waited for."""
 
+    # Tomcat and Kubernetes: no root is needed for it
     https: ListenAddress = Field(
-        default=":8443",  # Tomcat's and Kubernetes' habit: no root needed
+        default=":8443",
         description="Address for TLS: `:8443`, `127.0.0.1:8443`, `[::1]:8443`.",
     )
     http: ListenAddress | None = Field(
         default=None,
         description="Address for plain HTTP, which only redirects to https; absent: none.",
     )
+    # nginx
     backlog: int = Field(
-        default=511,  # nginx
+        default=511,
         ge=1,
         le=65535,
         description="Connections that the kernel holds until they are accepted.",
     )
+    # C10k: 22 KiB each make 220 MiB
     connections: int = Field(
-        default=10_000,  # C10k; haproxy's maxconn is of this order
+        default=10_000,
         ge=1,
         le=1_000_000,
         description="Open connections per listener; beyond them accepting pauses.",
@@ -112,18 +115,14 @@ class FieldRules(Frozen):
 class RouteTimeouts(Frozen):
     """How long an upstream may take."""
 
-    first_byte: Duration = seconds(
-        "60s", "How long until the answer begins."
-    )  # nginx proxy_read_timeout
-    between_bytes: Duration = seconds(
-        "60s", "How long between two reads of it."
-    )  # nginx proxy_read_timeout
+    # nginx proxy_read_timeout, which is both
+    first_byte: Duration = seconds("60s", "How long until the answer begins.")
+    between_bytes: Duration = seconds("60s", "How long between two reads of it.")
 
 
 class UpstreamTimeouts(RouteTimeouts):
-    connect: Duration = seconds(
-        "3s", "How long until a connection stands."
-    )  # Envoy 5s, Pingora's users 1-3
+    # Linux sends a SYN at 0, 1 and 3 s: two tries
+    connect: Duration = seconds("3s", "How long until a connection stands.")
 
 
 class Target(Frozen):
@@ -197,52 +196,45 @@ class Route(Frozen):
 class Timeouts(Frozen):
     """How long a client may take, and what ends a connection."""
 
-    handshake: Duration = seconds(
-        "10s", "How long a TLS handshake may take."
-    )  # haproxy's advice for timeout client
-    head: Duration = seconds("10s", "How long a whole request head may take.")  # haproxy's advice
-    keep_alive: Duration = seconds(
-        "75s", "How long a connection may idle between requests."
-    )  # nginx keepalive_timeout
+    # Go's TLSHandshakeTimeout
+    handshake: Duration = seconds("10s", "How long a TLS handshake may take.")
+    # haproxy's `timeout http-request 10s`
+    head: Duration = seconds("10s", "How long a whole request head may take.")
+    # nginx keepalive_timeout; load balancers in front close at 60 s
+    keep_alive: Duration = seconds("75s", "How long a connection may idle between requests.")
+    # nginx keepalive_requests
     requests_per_connection: int = Field(
-        default=1000,  # nginx keepalive_requests
+        default=1000,
         ge=1,
         le=1_000_000_000,
         description="Requests after which a connection is closed.",
     )
-    client_write: Duration = seconds(
-        "60s", "How long a client may take nothing of an answer."
-    )  # nginx send_timeout
-    close: Duration = seconds(
-        "2s", "How long a close may stay without its answer."
-    )  # nginx lingering, halved
-    drain: Duration = seconds(
-        "30s", "How long open requests may take at the end."
-    )  # Kubernetes' grace period
+    # nginx send_timeout
+    client_write: Duration = seconds("60s", "How long a client may take nothing of an answer.")
+    # nginx lingers 5 s, for data; a close_notify is one round trip
+    close: Duration = seconds("2s", "How long a close may stay without its answer.")
+    # Kubernetes terminationGracePeriodSeconds
+    drain: Duration = seconds("30s", "How long open requests may take at the end.")
+    # Apache mod_reqtimeout, both: body=20,MinRate=500
     body_rate: Speed = Field(
-        default=500,  # Apache mod_reqtimeout body=20,MinRate=500
+        default=500,
         description="Bytes per second; slower request bodies are refused.",
         json_schema_extra={"default": "500B/s"},
     )
-    body_grace: Duration = seconds(
-        "20s", "How long a body may be slow before that counts."
-    )  # Apache mod_reqtimeout
+    body_grace: Duration = seconds("20s", "How long a body may be slow before that counts.")
 
 
 class Heads(Frozen):
     """How large heads may be."""
 
-    request: Size = bytes_("16KiB", "Largest request head.")  # Node's --max-http-header-size
-    fields: int = Field(
-        default=100,  # Apache LimitRequestFields
-        ge=1,
-        le=10_000,
-        description="Most fields in a request head.",
-    )
-    target: Size = bytes_("8KiB", "Longest request target.")  # Apache LimitRequestLine, nginx 8k
-    response: Size = bytes_(
-        "64KiB", "Largest head of an upstream's answer."
-    )  # Envoy's 60 KiB, rounded
+    # Node --max-http-header-size
+    request: Size = bytes_("16KiB", "Largest request head.")
+    # Apache LimitRequestFields
+    fields: int = Field(default=100, ge=1, le=10_000, description="Most fields in a request head.")
+    # Apache LimitRequestLine, nginx large_client_header_buffers
+    target: Size = bytes_("8KiB", "Longest request target.")
+    # Envoy has 60 KiB for heads
+    response: Size = bytes_("64KiB", "Largest head of an upstream's answer.")
 
     @model_validator(mode="after")
     def _fit(self) -> "Heads":

@@ -66,7 +66,7 @@ def explain(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     said = f"{error.context or ''} {error.problem or ''}"
     message = next((ours for theirs, ours in _WORDS if theirs in said), _OTHERWISE)
     mark = error.problem_mark or error.context_mark
-    if error.context_mark and " opens here" in message:
+    if error.context_mark and (" opens here" in message or "needs quotes, as" in message):
         mark = error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     lines = text.split("\n", line)

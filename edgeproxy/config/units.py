@@ -100,7 +100,7 @@ def size(value: object) -> int:
         found = _SIZE.fullmatch(value)
         if found and found[2].lower() in BYTES:
             octets = float(found[1]) * BYTES[found[2].lower()]
-    if octets is None or octets != int(octets):
+    if octets is None or not octets.is_integer():
         raise ValueError(f"{shown(value)} is not a size; write it as 10MiB, 64KiB, 64k or 500")
     if not 0 <= octets <= LARGEST:
         raise ValueError(f"{shown(value)} is out of range; a size is at most 1048576GiB")

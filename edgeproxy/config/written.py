@@ -93,23 +93,21 @@ class UpstreamForm(Frozen):
     set: dict[SettableName, SecretValue] = Field(
         default={}, description="Fields for the service; the place for its secrets."
     )
-    connections: int = Field(
-        default=256,  # haproxy's and nginx's advice is of this order
-        ge=1,
-        le=65535,
-        description="Connections per target.",
-    )
+    # Apache MaxRequestWorkers: what one target takes at once
+    connections: int = Field(default=256, ge=1, le=65535, description="Connections per target.")
+    # Envoy max_pending_requests
     waiting: int = Field(
-        default=1024,  # Envoy max_pending_requests
+        default=1024,
         ge=0,
         le=1_000_000,
         description="Requests that wait for a connection; more are answered 503.",
     )
+    # the Retry-After that is answered then
     wait: Duration = seconds("1s", "How long a request waits for a connection.")
+    # half of nginx's keepalive_timeout for upstreams, so that we close first
     idle: Duration = seconds("30s", "An unused connection is closed after this.")
-    skip: Duration = seconds(
-        "10s", "How long a target that refused is passed over."
-    )  # nginx fail_timeout
+    # nginx fail_timeout
+    skip: Duration = seconds("10s", "How long a target that refused is passed over.")
     timeouts: UpstreamTimeoutsForm = Field(
         default=UpstreamTimeoutsForm(), description="How long its targets may take."
     )
@@ -125,6 +123,7 @@ class LimitForm(Frozen):
     by: Literal["key", "address"] = Field(
         default="key", description="What a caller is: its key, or its address (/64 for IPv6)."
     )
+    # nginx: a zone of 10 MB holds 160,000
     table: int = Field(
         default=100_000,
         ge=1,
@@ -141,6 +140,7 @@ class DefaultsForm(Frozen):
         default=None, description="Credentials of every route; never `none` or `anonymous` here."
     )
     limit: Names | None = Field(default=None, description="Names of the limits that hold.")
+    # AWS API Gateway
     body: Size = bytes_("10MiB", "Largest request body.")
     timeouts: TimeoutsForm = Field(
         default=TimeoutsForm(),
