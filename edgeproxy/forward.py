@@ -1,0 +1,206 @@
+"""Heads rewritten on their way (RFC 9110 7.6): what goes to the upstream, what comes back.
+
+Lines that mean nothing to a gateway pass as the bytes that came. What is the same for all
+requests of a connection, a route or a caller was joined when that began; here it is only put
+together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import malformed
+from edgeproxy.http1.fields import Kind
+from edgeproxy.http1.grammar import RequestHead, ResponseHead, without
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange, Peer
+
+_TRACE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})\Z")
+#: What Connection may name without naming a field of the message.
+_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"trailers"))
+#: Naming these in Connection would take the message's frame or address away.
+_FRAME = frozenset((b"host", b"content-length", b"transfer-encoding"))
+
+
+class FieldRules:
+    """Fields set, added and removed on one kind of head, compiled.
+
+    ``drop`` are the names that go (lower case), ``lines`` what is appended, without CRLF.
+    """
+
+    __slots__ = ("drop", "lines")
+
+    def __init__(
+        self,
+        set_: Iterable[tuple[str, str]] = (),
+        add: Iterable[tuple[str, str]] = (),
+        remove: Iterable[str] = (),
+    ) -> None:
+        set_, add = list(set_), list(add)
+        self.drop = tuple(
+            {name.lower().encode("ascii") for name in (*(name for name, _ in set_), *remove)}
+        )
+        self.lines = [f"{name}: {value}".encode("latin-1") for name, value in (*set_, *add)]
+
+    def apply(self, lines: list[bytes]) -> list[bytes]:
+        for name in self.drop:
+            lines = without(lines, name)
+        return lines + self.lines
+
+
+def request_head(
+    exchange: Exchange,
+    target: bytes,
+    host_line: bytes,
+    forwarded: bytes,
+    rules: FieldRules | None,
+    identity: bytes,
+) -> bytes:
+    """The head that the upstream gets.
+
+    ``host_line`` is a line; ``forwarded`` and ``identity`` are lines with their CRLF.
+
+    :raises GatewayError: 400 when ``Connection`` names a field that frames the message.
+    """
+    head = exchange.head
+    lines = head.lines
+    extra = b""
+    if head.keys:
+        lines = lines + [line for line in head.keys if line is not exchange.credential]
+    if head.connection:
+        lines = _without_named(lines, head.connection)
+    if head.special:
+        lines, extra = _from_special(head, lines, exchange)
+    if rules is not None:
+        lines = rules.apply(lines)
+    return b"%b %b HTTP/1.1\r\n%b\r\n%bVia: 1.1 edgeproxy\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+        head.method,
+        target,
+        b"\r\n".join([host_line, *lines]),
+        forwarded,
+        identity,
+        exchange.id,
+        extra or b"traceparent: 00-%b-%b-01\r\n" % (exchange.id, exchange.span),
+    )
+
+
+def _without_named(lines: list[bytes], options: frozenset[bytes]) -> list[bytes]:
+    for name in options - _OPTIONS:
+        if name in _FRAME:
+            raise malformed("Connection names a field that frames the message.")
+        lines = without(lines, name)
+    return lines
+
+
+def _from_special(
+    head: RequestHead, lines: list[bytes], exchange: Exchange
+) -> tuple[list[bytes], bytes]:
+    """What of the special lines goes on: the trace, the framing, the wish for trailers."""
+    extra = b""
+    for kind, line in head.special:
+        if kind is Kind.TRACE:
+            match = _TRACE.match(line.partition(b":")[2].strip(b" \t"))
+            if match is not None and not extra:
+                extra = b"traceparent: 00-%b-%b-%b\r\n" % (
+                    match.group(1),
+                    exchange.span,
+                    match.group(2),
+                )
+        elif kind is Kind.TE and b"trailers" in line.lower():
+            lines = [*lines, b"TE: trailers", b"Connection: TE"]
+    if head.chunked:
+        lines = [*lines, b"Transfer-Encoding: chunked"]
+    return lines, extra
+
+
+def forwarded_lines(peer: Peer, host: bytes, style: str) -> bytes:
+    """The fields that tell where a request came from, for a peer that nobody vouches for."""
+    address = peer.address.encode("ascii")
+    scheme = peer.scheme.encode("ascii")
+    if style == "forwarded":
+        node = b'"[%b]"' % address if b":" in address else address
+        return b'Forwarded: for=%b;host="%b";proto=%b\r\n' % (node, host, scheme)
+    return (
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        b"X-Forwarded-Port: %d\r\n" % (address, scheme, host, peer.port)
+    )
+
+
+def trusted_chain(
+    head: RequestHead, peer: Peer, trusted: Sequence[IPv4Network | IPv6Network]
+) -> tuple[str, list[bytes]]:
+    """The client behind trusted proxies, and the chain to pass on: read from the right, the
+    first address that is not trusted is the client; what stands before it is hearsay."""
+    chain = [
+        part.strip(b" \t")
+        for kind, line in head.special
+        if kind is Kind.FORWARDED and line[:16].lower() == b"x-forwarded-for:"
+        for part in line.partition(b":")[2].split(b",")
+    ]
+    client = peer.address
+    kept = [peer.address.encode("ascii")]
+    for part in reversed(chain):
+        if not is_trusted(client, trusted):
+            break
+        try:
+            client = str(ip_address(part.decode("ascii").strip("[]")))
+        except ValueError:
+            break
+        kept.append(client.encode("ascii"))
+    return client, kept[::-1]
+
+
+def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in network for network in trusted)
+
+
+def forwarded_value(head: RequestHead, name: bytes) -> bytes | None:
+    """The value of a forwarding field, if it came exactly once."""
+    prefix = name + b":"
+    values = [
+        line[len(prefix) :].strip(b" \t")
+        for kind, line in head.special
+        if kind is Kind.FORWARDED and line[: len(prefix)].lower() == prefix
+    ]
+    return values[0] if len(values) == 1 else None
+
+
+def response_lines(
+    head: ResponseHead,
+    *,
+    limited: bool,
+    origins: tuple[bytes, ...],
+    public: bytes,
+    rules: FieldRules | None,
+) -> list[bytes]:
+    """The lines that the client gets.
+
+    ``limited`` tells that rate limit fields of our own replace the upstream's. ``origins`` are
+    the origins that mean a target (``http://10.0.0.1:9000``), ``public`` the one to say instead.
+    """
+    lines = head.lines
+    for kind, line in head.special:
+        if kind is Kind.LOCATION:
+            lines.append(_public_location(line, origins, public))
+        elif kind is Kind.RATE and not limited:
+            lines.append(line)
+    if head.status == 204:
+        lines = without(lines, b"content-length")  # RFC 9110 8.6: a 204 has none
+    return lines if rules is None else rules.apply(lines)
+
+
+def _public_location(line: bytes, origins: tuple[bytes, ...], public: bytes) -> bytes:
+    name, _, value = line.partition(b":")
+    value = value.strip(b" \t")
+    for origin in origins:
+        if value.startswith(origin) and value[len(origin) : len(origin) + 1] in (b"", b"/", b"?"):
+            return name + b": " + public + value[len(origin) :]
+    return line

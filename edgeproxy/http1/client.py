@@ -1,0 +1,345 @@
+"""The client's side of HTTP/1.1: one pooled connection to an upstream.
+
+It sends one request at a time and tells its relay what comes back. The rule for reuse is strict:
+a connection whose state is not perfectly known (more bytes than the answer, an answer before the
+request was whole, anything after a broken framing) is closed and never used again.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.http1.fields import FieldTable, trailer_passes
+from edgeproxy.http1.framing import Chunked, Decoder, Length, UntilClose, chunk, last_chunk
+from edgeproxy.http1.grammar import ResponseHead, parse_response
+from edgeproxy.transport.deadlines import NEVER
+from edgeproxy.transport.stream import HIGH_WATER, Stream
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+
+#: 1xx answers that one request may cause; more is no service but a fault.
+_MOST_INTERIM = 16
+
+
+class Failure(Enum):
+    """Why an exchange with an upstream failed, before or within its answer."""
+
+    REFUSED = "refused"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    BROKEN = "broken framing"
+
+
+class State(Enum):
+    IDLE = "idle"
+    HEAD = "waiting for an answer's head"
+    BODY = "in an answer's body"
+    DEAD = "never to be used again"
+
+
+class Owner(Protocol):
+    """The target that a connection belongs to, and what is told about an exchange on it."""
+
+    def released(self, client: Http1Client) -> None:
+        """The exchange is complete and the connection may be used again."""
+
+    def lost(self, client: Http1Client) -> None:
+        """The connection has ended."""
+
+    def interim(self, exchange: Exchange, head: ResponseHead) -> None: ...
+
+    def answer(
+        self,
+        exchange: Exchange,
+        client: Http1Client,
+        head: ResponseHead,
+        payload: bytes,
+        done: bool,
+    ) -> None:
+        """The head has come, with what of the body came along; ``done`` when that is all."""
+
+    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None:
+        """No whole answer will come; ``began`` when its head had been passed on."""
+
+
+class Http1Client:
+    """See the module's text. A :class:`edgeproxy.transport.stream.StreamProtocol`, and the
+    :class:`edgeproxy.exchange.Sink` of a request's body, and the throttle of an answer's."""
+
+    __slots__ = (
+        "_between",
+        "_chunked",
+        "_decoder",
+        "_fields",
+        "_first_byte",
+        "_interim",
+        "_poll",
+        "_request_done",
+        "_size",
+        "buffer",
+        "deadline",
+        "exchange",
+        "head_size",
+        "idle_since",
+        "now",
+        "owner",
+        "reusable",
+        "state",
+        "stream",
+        "unsent",
+    )
+
+    stream: Stream
+
+    def __init__(
+        self, owner: Owner, fields: FieldTable, head_size: int, now: Callable[[], float]
+    ) -> None:
+        self.owner = owner
+        self.now = now
+        self._fields = fields
+        self.head_size = head_size
+        self.state = State.IDLE
+        self.buffer = b""
+        self.exchange: Exchange | None = None
+        self.idle_since = 0.0
+        self.deadline = NEVER
+        self.reusable = True
+        self._decoder: Decoder | None = None
+        self._request_done = True
+        self._chunked = False
+        self._interim = 0
+        self._first_byte = 60.0
+        self._between = 60.0
+        #: Nothing of the last request can have reached the upstream.
+        self.unsent = False
+        self._poll: select.poll | None = None
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection has neither been closed nor said anything unasked.
+
+        Asked right before use: bytes that wait here belong to no request of ours, and would be
+        taken for the answer to the next caller's.
+        """
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = select.poll()
+            poll.register(self.stream.fd, select.POLLIN)
+        return not poll.poll(0)
+
+    def request(
+        self,
+        exchange: Exchange,
+        data: bytes,
+        *,
+        done: bool,
+        chunked: bool,
+        first_byte: float,
+        between: float,
+    ) -> None:
+        """Send a request's head, and all of its body if ``done``; :meth:`body` follows else.
+
+        ``first_byte`` are the seconds from the end of the request to the beginning of the
+        answer, ``between`` those between two reads of it.
+        """
+        self.exchange = exchange
+        self.state = State.HEAD
+        self._request_done = done
+        self._chunked = chunked
+        self._interim = 0
+        self._first_byte = first_byte
+        self._between = between
+        self.deadline = self.now() + first_byte if done else NEVER
+        self.stream.write(data)
+        self.unsent = self.stream.broken
+
+    def body(self, data: bytes) -> None:
+        self.stream.write(chunk(data) if self._chunked else data)
+        if self.stream.backlog > HIGH_WATER and self.exchange is not None:
+            self.exchange.pause_body()
+            self.deadline = self.now() + self._between
+
+    def body_end(self, trailers: list[bytes]) -> None:
+        if self._chunked:
+            self.stream.write(last_chunk(trailers))
+        self._request_done = True
+        if self.state is State.HEAD:
+            self.deadline = self.now() + self._first_byte
+
+    # -- from the stream -----------------------------------------------------------------------
+
+    def secured(self) -> None:
+        """Plain connections to upstreams have no handshake."""
+
+    def drained(self) -> None:
+        if self.exchange is not None and not self._request_done:
+            self.deadline = NEVER
+            self.exchange.resume_body()
+
+    def received(self, data: bytes) -> None:
+        state = self.state
+        if state is State.HEAD:
+            self._read_head(self.buffer + data if self.buffer else data)
+        elif state is State.BODY:
+            self._read_body(data)
+        else:
+            # An idle connection that speaks is in an unknown state.
+            self.retire()
+
+    def lost(self, clean: bool) -> None:
+        state, self.state = self.state, State.DEAD
+        exchange, self.exchange = self.exchange, None
+        self.reusable = False
+        self.deadline = NEVER
+        self.owner.lost(self)
+        if exchange is None:
+            return
+        if state is State.BODY and clean and type(self._decoder) is UntilClose:
+            exchange.worker = None
+            exchange.end([])
+            return
+        began = state is State.BODY
+        self.owner.failed(exchange, Failure.RESET, "the connection ended early", began)
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        while True:
+            try:
+                found = parse_response(data, self._fields, self.head_size)
+            except ValueError as error:
+                self._break(str(error))
+                return
+            if found is None:
+                self.buffer = data
+                return
+            head, taken = found
+            data = data[taken:]
+            if head.status >= 200:
+                break
+            self._interim += 1
+            if head.status == 101 or self._interim > _MOST_INTERIM:
+                self._break("an interim answer that nobody asked for")
+                return
+            if head.status != 100:
+                self.owner.interim(exchange, head)
+            if not data:
+                self.buffer = b""
+                return
+        self.buffer = b""
+        self._begin_body(exchange, head, data)
+
+    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        if head.close:
+            self.reusable = False
+        decoder: Decoder
+        if exchange.method == b"HEAD" or head.status in (204, 304):
+            decoder = Length(0)
+        elif head.chunked:
+            decoder = Chunked()
+        elif head.length is not None:
+            decoder = Length(head.length)
+        else:
+            decoder = UntilClose()
+            self.reusable = False
+        try:
+            payload, rest = decoder.feed(data)
+        except ValueError as error:
+            self._break(str(error))
+            return
+        if rest is not None and not decoder.trailers:
+            self._complete(rest)
+            self.owner.answer(exchange, self, head, payload, True)
+            self._let_go()
+            return
+        self.state = State.BODY
+        self._decoder = decoder
+        self.deadline = self.now() + self._between
+        self.owner.answer(exchange, self, head, payload, False)
+        if rest is not None:
+            self._end(exchange, decoder, rest)
+
+    def _read_body(self, data: bytes) -> None:
+        exchange, decoder = self.exchange, self._decoder
+        assert exchange is not None and decoder is not None
+        try:
+            payload, rest = decoder.feed(data)
+        except ValueError as error:
+            self._break(str(error))
+            return
+        self.deadline = self.now() + self._between
+        if payload:
+            exchange.send(payload)
+        if rest is not None and self.exchange is exchange:
+            self._end(exchange, decoder, rest)
+
+    def _end(self, exchange: Exchange, decoder: Decoder, rest: bytes) -> None:
+        self._complete(rest)
+        exchange.worker = None
+        exchange.end([line for line in decoder.trailers if trailer_passes(line, self._fields)])
+        self._let_go()
+
+    def _complete(self, rest: bytes) -> None:
+        """The answer is whole: what follows it, or a request that is not, spoils the connection."""
+        self.exchange = None
+        self._decoder = None
+        self.deadline = NEVER
+        self.state = State.IDLE
+        if rest or not self._request_done:
+            self.reusable = False
+
+    def _let_go(self) -> None:
+        if self.state is not State.IDLE:
+            return
+        if self.reusable and not self.stream.disconnected:
+            self.stream.resume_reading()
+            self.owner.released(self)
+        else:
+            self.retire()
+
+    def _break(self, reason: str) -> None:
+        """What the upstream says cannot be understood: this connection is over."""
+        began = self.state is State.BODY
+        exchange, self.exchange = self.exchange, None
+        self.retire()
+        if exchange is not None:
+            self.owner.failed(exchange, Failure.BROKEN, reason, began)
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Close, and never use again; an exchange on it is not told."""
+        self.exchange = None
+        self._decoder = None
+        self.state = State.DEAD
+        self.reusable = False
+        self.deadline = NEVER
+        self.stream.abort()
+
+    def expired(self, now: float) -> None:
+        exchange, state = self.exchange, self.state
+        self.deadline = NEVER
+        if exchange is None:
+            return
+        if state is State.BODY and not self.stream.reading:
+            return  # we do not read because the client does not: its own deadline counts
+        self.retire()
+        self.owner.failed(
+            exchange, Failure.TIMEOUT, "the upstream took too long", state is State.BODY
+        )
+
+    def pause_reading(self) -> None:
+        self.stream.pause_reading()
+        self.deadline = NEVER
+
+    def resume_reading(self) -> None:
+        if self.state is State.BODY:
+            self.deadline = self.now() + self._between
+        self.stream.resume_reading()

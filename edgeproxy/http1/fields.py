@@ -1,0 +1,194 @@
+"""Which header fields mean something to a gateway, and finding them quickly in a head.
+
+A browser's head has some sixteen fields and most mean nothing to us. Looking at the first three
+bytes of each line (:attr:`FieldTable.prefixes` holds every upper and lower case spelling) leaves
+three or four lines to take apart; measured on a 671-byte head this halves the cost of reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from itertools import product
+
+
+class Kind(Enum):
+    """What a field is to us."""
+
+    HOST = "host"
+    CONTENT_LENGTH = "content-length"
+    TRANSFER_ENCODING = "transfer-encoding"
+    CONNECTION = "connection"
+    EXPECT = "expect"
+    UPGRADE = "upgrade"
+    TE = "te"
+    AUTHORIZATION = "authorization"
+    API_KEY = "x-api-key"
+    FORWARDED = "forwarded"  # who the client says it is: believed from trusted proxies only
+    REQUEST_ID = "x-request-id"
+    TRACE = "traceparent"
+    VIA = "via"
+    RESERVED = "reserved"  # fields that only the gateway may set
+    HOP = "hop"  # means something on one connection only; removed, nothing else
+    LOCATION = "location"
+    SOFTWARE = "software"  # tells which software the service runs on
+    RATE = "rate"  # the upstream's own rate limit fields
+
+
+#: RFC 9110 7.6.1 and the fields of RFC 7540 3.2.1 that speak of the connection alone.
+_HOP_BY_HOP = {
+    "keep-alive": Kind.HOP,
+    "proxy-connection": Kind.HOP,
+    "proxy-authenticate": Kind.HOP,
+    "proxy-authorization": Kind.HOP,
+    "http2-settings": Kind.HOP,
+    "connection": Kind.CONNECTION,
+    "te": Kind.TE,
+    "transfer-encoding": Kind.TRANSFER_ENCODING,
+    "upgrade": Kind.UPGRADE,
+}
+
+#: Identity fields that we emit: removed from what a client sent, in every spelling.
+IDENTITY = (
+    "x-consumer-id",
+    "x-consumer-name",
+    "x-consumer-groups",
+    "x-edge-token",
+    "client-cert",
+    "client-cert-chain",
+)
+
+FORWARDING = (
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "forwarded",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+)
+
+
+class FieldTable:
+    """The fields that matter on one side, by name.
+
+    ``kinds`` maps names in lower case; ``fold`` lists those that are also recognised with ``_``
+    written for ``-``, since many servers behind us (CGI, WSGI) cannot tell the two apart.
+    """
+
+    def __init__(self, kinds: dict[str, Kind], fold: Iterable[str] = ()) -> None:
+        names = {name.encode("ascii"): kind for name, kind in kinds.items()}
+        folded = {name.encode("ascii") for name in fold}
+        self._names = names
+        self._folded = {name.replace(b"-", b"_"): names[name] for name in folded}
+        self.prefixes = frozenset(
+            spelling
+            for name in names
+            for spelling in _spellings((name + b":")[:3], fold=name in folded)
+        )
+        # Common spellings are found without lowering the name.
+        self.exact: dict[bytes, Kind] = dict(names)
+        for name, kind in names.items():
+            self.exact[b"-".join(part.capitalize() for part in name.split(b"-"))] = kind
+
+    def kind(self, name: bytes) -> Kind | None:
+        """What the field ``name``, as it was spelled, is to us; ``None`` if nothing."""
+        kind = self.exact.get(name)
+        if kind is not None:
+            return kind
+        lower = name.lower()
+        kind = self._names.get(lower)
+        if kind is None and self._folded:
+            kind = self._folded.get(lower.replace(b"-", b"_"))
+        return kind
+
+
+def _spellings(prefix: bytes, *, fold: bool) -> Iterable[bytes]:
+    choices = []
+    for code in prefix:
+        letter = chr(code)
+        options = {letter, letter.upper()}
+        if fold and letter == "-":
+            options.add("_")
+        choices.append(options)
+    return ("".join(letters).encode("ascii") for letters in product(*choices))
+
+
+def request_fields(reserved: Iterable[str] = ()) -> FieldTable:
+    """The table for heads of requests; ``reserved`` are further names that clients may not set."""
+    guarded = dict.fromkeys((*IDENTITY, *(name.lower() for name in reserved)), Kind.RESERVED)
+    forwarding = dict.fromkeys(FORWARDING, Kind.FORWARDED)
+    kinds = {
+        **guarded,
+        **forwarding,
+        **_HOP_BY_HOP,
+        "host": Kind.HOST,
+        "content-length": Kind.CONTENT_LENGTH,
+        "expect": Kind.EXPECT,
+        "authorization": Kind.AUTHORIZATION,
+        "x-api-key": Kind.API_KEY,
+        "x-request-id": Kind.REQUEST_ID,
+        "traceparent": Kind.TRACE,
+        "via": Kind.VIA,
+    }
+    return FieldTable(kinds, fold=(*guarded, *forwarding, "x-request-id"))
+
+
+def response_fields(*, hide_software: bool = True) -> FieldTable:
+    """The table for heads of an upstream's answers."""
+    kinds = {
+        **_HOP_BY_HOP,
+        "content-length": Kind.CONTENT_LENGTH,
+        "location": Kind.LOCATION,
+        "content-location": Kind.LOCATION,
+        "ratelimit": Kind.RATE,
+        "ratelimit-policy": Kind.RATE,
+    }
+    if hide_software:
+        kinds |= {"server": Kind.SOFTWARE, "x-powered-by": Kind.SOFTWARE}
+    return FieldTable(kinds)
+
+
+#: Names that never belong in trailers (RFC 9110 6.5.1): framing, routing, authentication,
+#: and what a recipient evaluates before the body.
+_NOT_IN_TRAILERS = frozenset(
+    name.encode("ascii")
+    for name in (
+        *_HOP_BY_HOP,
+        *IDENTITY,
+        *FORWARDING,
+        "host",
+        "content-length",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "trailer",
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "set-cookie",
+        "expect",
+        "via",
+        "cache-control",
+        "max-forwards",
+        "range",
+        "x-request-id",
+        "traceparent",
+        "location",
+        "www-authenticate",
+        "age",
+        "date",
+        "expires",
+        "retry-after",
+        "vary",
+        "warning",
+    )
+)
+
+
+def trailer_passes(line: bytes, table: FieldTable) -> bool:
+    """Whether a trailer line may be passed on."""
+    name = line.partition(b":")[0]
+    lower = name.lower().replace(b"_", b"-")
+    return lower not in _NOT_IN_TRAILERS and table.kind(name) is None

@@ -1,0 +1,334 @@
+"""The grammar of HTTP/1.1 heads (RFC 9112), both roles: bytes in, a head or a refusal out.
+
+A head is matched whole against one expression with possessive quantifiers, so it cannot
+backtrack and costs 1.5 µs for a browser's 671 bytes. Whatever the expression does not know is
+refused: bare LF, bare CR, NUL, obsolete folding, a space before the colon or before the first
+field, an empty name. What passes is kept as the lines that came, and passed on as they are.
+"""
+
+from __future__ import annotations
+
+import re
+
+from edgeproxy.errors import malformed
+from edgeproxy.http1.fields import FieldTable, Kind
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_LINES = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _LINES)
+_STATUS = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?+\r\n" + _LINES
+)
+_TRAILERS = re.compile(_LINES)
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
+_DIGITS = re.compile(rb"[ \t]*+([0-9]{1,18})[ \t]*+\Z")
+_HOST = re.compile(
+    rb"((?:[A-Za-z0-9](?:[A-Za-z0-9_\-]{0,62})(?:\.|(?=:|\Z)))+|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?\Z"
+)
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*+(?: |\Z)")
+
+HOST = Kind.HOST
+CONTENT_LENGTH = Kind.CONTENT_LENGTH
+TRANSFER_ENCODING = Kind.TRANSFER_ENCODING
+CONNECTION = Kind.CONNECTION
+EXPECT = Kind.EXPECT
+API_KEY = Kind.API_KEY
+AUTHORIZATION = Kind.AUTHORIZATION
+
+
+class RequestHead:
+    """One request's head.
+
+    ``lines`` are the field lines that may pass on, as they came and in their order. Lines with a
+    meaning for the gateway are taken out of them: ``host`` is written anew, credentials are in
+    ``keys``, the rest is in ``special`` as ``(kind, line)``; only ``Content-Length`` stays.
+    ``length`` is the body's length when it was declared, ``chunked`` tells the other framing;
+    with neither there is no body. ``raw`` are all field lines as received, each with its CRLF.
+    """
+
+    __slots__ = (
+        "chunked",
+        "close",
+        "connection",
+        "expect",
+        "host",
+        "keys",
+        "length",
+        "lines",
+        "method",
+        "minor",
+        "raw",
+        "special",
+        "target",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: bytes, raw: bytes) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.raw = raw
+        self.lines: list[bytes] = raw.split(b"\r\n")
+        self.lines.pop()
+        self.special: list[tuple[Kind, bytes]] = []
+        self.keys: list[bytes] = []
+        self.host: bytes | None = None
+        self.length: int | None = None
+        self.chunked = False
+        self.close = minor == b"0"
+        self.connection: frozenset[bytes] = _NO_OPTIONS
+        self.expect: bytes | None = None
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Every field as it came: ``(name, value)``, order and duplicates kept."""
+        pairs = (line.partition(b":") for line in self.raw.split(b"\r\n") if line)
+        return [(name, value.strip(b" \t")) for name, _, value in pairs]
+
+
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+
+
+class HeadLimits:
+    """Bounds of a head: bytes of the whole, of the target, and the number of fields."""
+
+    __slots__ = ("fields", "size", "target")
+
+    def __init__(self, size: int = 16384, target: int = 8192, fields: int = 100) -> None:
+        self.size = size
+        self.target = target
+        self.fields = fields
+
+
+def parse_request(
+    buffer: bytes, table: FieldTable, limits: HeadLimits
+) -> tuple[RequestHead, int] | None:
+    """Read a request head from the start of ``buffer``.
+
+    :return: the head and the number of bytes it took; ``None`` when more bytes are needed.
+    :raises GatewayError: 400, 414 or 431, always with ``close``.
+    """
+    match = _REQUEST.match(buffer)
+    if match is None or match.end() > limits.size:
+        _refuse_or_wait(buffer, limits)
+        return None
+    method, target, minor, raw = match.groups()
+    if len(target) > limits.target:
+        raise malformed("The request target is too long.", 414)
+    head = RequestHead(method, target, minor, raw)
+    if len(head.lines) > limits.fields:
+        raise malformed("The request has too many header fields.", 431)
+    _read_special(head, table)
+    if head.host is None:
+        raise malformed("A request needs exactly one Host field.")
+    return head, match.end()
+
+
+def _read_special(head: RequestHead, table: FieldTable) -> None:
+    """Take the lines with a meaning out of the head and read what frames the message."""
+    lines = head.lines
+    prefixes = table.prefixes
+    exact = table.exact
+    for line in [each for each in lines if each[:3] in prefixes]:
+        name, _, value = line.partition(b":")
+        kind = exact.get(name) or table.kind(name)
+        if kind is None:
+            continue
+        if kind is HOST:
+            if head.host is not None:
+                raise malformed("A request needs exactly one Host field.")
+            head.host = value.strip(b" \t")
+            lines.remove(line)
+            continue
+        if kind is CONTENT_LENGTH:
+            if head.length is not None:
+                raise malformed("Content-Length was sent twice.")
+            head.length = content_length(value)
+            continue
+        lines.remove(line)
+        if kind is API_KEY or kind is AUTHORIZATION:
+            head.keys.append(line)
+        elif kind is CONNECTION:
+            _read_connection(head, value)
+        else:
+            head.special.append((kind, line))
+            if kind is TRANSFER_ENCODING:
+                _read_transfer_encoding(head, value)
+            elif kind is EXPECT:
+                head.expect = value.strip(b" \t").lower()
+    if head.chunked and head.length is not None:
+        raise malformed("Content-Length and Transfer-Encoding cannot stand together.")
+
+
+def _read_connection(head: RequestHead, value: bytes) -> None:
+    options = value.strip(b" \t").lower()
+    if options == b"keep-alive":
+        head.close = False
+        return
+    head.connection |= {option.strip(b" \t") for option in options.split(b",")} - {b""}
+    if b"close" in head.connection:
+        head.close = True
+    elif b"keep-alive" in head.connection:
+        head.close = False
+
+
+def _read_transfer_encoding(head: RequestHead, value: bytes) -> None:
+    if head.chunked or value.strip(b" \t").lower() != b"chunked":
+        raise malformed("Transfer-Encoding must be exactly chunked.")
+    if head.minor == b"0":
+        raise malformed("HTTP/1.0 has no Transfer-Encoding.")
+    head.chunked = True
+
+
+def content_length(value: bytes) -> int:
+    """One plain number; neither a list nor a sign (RFC 9112 6.3 allows to refuse both)."""
+    match = _DIGITS.match(value)
+    if match is None:
+        raise malformed("Content-Length is not a plain number.")
+    return int(match.group(1))
+
+
+def _refuse_or_wait(buffer: bytes, limits: HeadLimits) -> None:
+    """Tell a head that is not complete yet from one that never can be."""
+    end = buffer.find(b"\r\n\r\n")
+    line = buffer.find(b"\r\n")
+    target_end = line if line >= 0 else len(buffer)
+    if target_end > limits.target and buffer.count(b" ", 0, target_end) < 2 + (line < 0):
+        raise malformed("The request target is too long.", 414)
+    if end < 0 and len(buffer) <= limits.size:
+        if _BARE.search(buffer) or (line != 0 and not _METHOD.match(buffer)):
+            raise malformed("The request head is malformed.")
+        return
+    if end < 0 or end + 4 > limits.size:
+        if target_end > limits.target:
+            raise malformed("The request target is too long.", 414)
+        raise malformed("The request head is too large.", 431)
+    raise malformed("The request head is malformed.")
+
+
+def split_host(value: bytes) -> tuple[bytes, int | None]:
+    """A Host value as name (lower case, no trailing dot) and port.
+
+    :raises GatewayError: 400 when it is neither a name nor an address.
+    """
+    match = _HOST.match(value)
+    if match is None:
+        raise malformed("The Host field is malformed.")
+    name, port = match.groups()
+    number = None if port is None else int(port)
+    if number is not None and not 0 < number < 65536:
+        raise malformed("The Host field is malformed.")
+    name = name.lower()
+    return (name[:-1] if name.endswith(b".") else name), number
+
+
+class ResponseHead:
+    """An upstream's head; ``lines``, ``special`` and ``length`` as in :class:`RequestHead`.
+
+    ``Content-Length`` is in ``lines``; ``locations`` and ``software`` lines have been taken out
+    into ``special``.
+    """
+
+    __slots__ = ("chunked", "close", "length", "lines", "minor", "reason", "special", "status")
+
+    def __init__(self, minor: bytes, status: int, reason: bytes, raw: bytes) -> None:
+        self.minor = minor
+        self.status = status
+        self.reason = reason
+        self.lines: list[bytes] = raw.split(b"\r\n")
+        self.lines.pop()
+        self.special: list[tuple[Kind, bytes]] = []
+        self.length: int | None = None
+        self.chunked = False
+        self.close = minor == b"0"
+
+
+def parse_response(
+    buffer: bytes, table: FieldTable, size: int = 65536
+) -> tuple[ResponseHead, int] | None:
+    """Read an upstream's head from the start of ``buffer``.
+
+    :return: the head and the bytes it took; ``None`` when more are needed.
+    :raises ValueError: what came is not an answer, or could be read in two ways.
+    """
+    match = _STATUS.match(buffer)
+    if match is None:
+        if b"\r\n\r\n" in buffer or _BARE.search(buffer):
+            raise ValueError("malformed head")
+        if len(buffer) > size:
+            raise ValueError("head too large")
+        if not b"HTTP/1.".startswith(buffer[:7]):
+            raise ValueError("not HTTP/1")
+        return None
+    if match.end() > size:
+        raise ValueError("head too large")
+    minor, status, reason, raw = match.groups()
+    head = ResponseHead(minor, int(status), reason or b"", raw)
+    _read_response_special(head, table)
+    return head, match.end()
+
+
+def _read_response_special(head: ResponseHead, table: FieldTable) -> None:
+    lines = head.lines
+    prefixes = table.prefixes
+    exact = table.exact
+    for line in [each for each in lines if each[:3] in prefixes]:
+        name, _, value = line.partition(b":")
+        kind = exact.get(name) or table.kind(name)
+        if kind is None:
+            continue
+        if kind is CONTENT_LENGTH:
+            match = _DIGITS.match(value)
+            if match is None or head.length is not None:
+                raise ValueError("doubtful Content-Length")
+            head.length = int(match.group(1))
+            continue
+        lines.remove(line)
+        if kind is CONNECTION:
+            _read_response_connection(head, value)
+            continue
+        if kind is TRANSFER_ENCODING:
+            if head.chunked or value.strip(b" \t").lower() != b"chunked" or head.minor == b"0":
+                raise ValueError("doubtful Transfer-Encoding")
+            head.chunked = True
+        head.special.append((kind, line))
+    if head.chunked and head.length is not None:
+        raise ValueError("Content-Length beside Transfer-Encoding")
+
+
+def _read_response_connection(head: ResponseHead, value: bytes) -> None:
+    options = value.strip(b" \t").lower()
+    if options == b"keep-alive":
+        head.close = False
+        return
+    tokens = {option.strip(b" \t") for option in options.split(b",")}
+    if b"close" in tokens:
+        head.close = True
+    elif b"keep-alive" in tokens:
+        head.close = False
+    for token in tokens - {b"close", b"keep-alive", b"upgrade", b""}:
+        head.lines[:] = without(head.lines, token)
+
+
+def without(lines: list[bytes], name: bytes) -> list[bytes]:
+    """``lines`` without the fields called ``name`` (lower case)."""
+    prefix = name + b":"
+    size = len(prefix)
+    return [line for line in lines if line[:size].lower() != prefix]
+
+
+def parse_trailers(buffer: bytes, size: int) -> tuple[list[bytes], int] | None:
+    """Read trailer lines up to their empty line; as :func:`parse_request` otherwise.
+
+    :raises ValueError: malformed or larger than ``size``.
+    """
+    match = _TRAILERS.match(buffer)
+    if match is None:
+        if b"\r\n\r\n" in buffer or _BARE.search(buffer) or len(buffer) > size:
+            raise ValueError("malformed trailers")
+        return None
+    if match.end() > size:
+        raise ValueError("trailers too large")
+    lines = match.group(1).split(b"\r\n")
+    lines.pop()
+    return lines, match.end()

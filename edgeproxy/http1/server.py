@@ -1,0 +1,555 @@
+"""The server's side of HTTP/1.1: one connection, its requests one after the other.
+
+The life of a connection is a small machine (:class:`State`). Requests that came ahead of their
+time (pipelining) wait in the buffer until the answer before them is complete, so that answers
+keep their order. After a refusal that closes, all later input is dropped by the state itself:
+closing alone would not stop bytes that OpenSSL already holds from being read as a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from edgeproxy.errors import GatewayError, malformed, title
+from edgeproxy.exchange import Exchange, Outcome, Peer, Sink, Throttle
+from edgeproxy.http1.framing import Chunked, Decoder, Length, chunk, last_chunk
+from edgeproxy.http1.grammar import HeadLimits, RequestHead, parse_request
+from edgeproxy.transport.deadlines import NEVER, Clock
+from edgeproxy.transport.stream import HIGH_WATER, Stream
+
+if TYPE_CHECKING:
+    from edgeproxy.snapshot import Snapshot
+
+_log = Logger()
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"([!-~]{1,32}) ([!-~]{1,8192})")
+
+
+class State(Enum):
+    """What the connection does with the next bytes."""
+
+    SHAKING = "handshake under way"
+    HEAD = "between requests, or in a head"
+    BODY = "in a request's body"
+    ANSWER = "the request is complete, its answer is not"
+    LINGER = "closing: what comes is dropped"
+    CLOSED = "gone"
+
+
+class Timeouts:
+    """Seconds and rates of one listener; the numbers of the configuration."""
+
+    __slots__ = (
+        "body_grace",
+        "body_rate",
+        "client_write",
+        "close",
+        "handshake",
+        "head",
+        "keep_alive",
+        "requests",
+    )
+
+    def __init__(
+        self,
+        handshake: float = 10.0,
+        head: float = 10.0,
+        keep_alive: float = 75.0,
+        client_write: float = 60.0,
+        close: float = 2.0,
+        body_rate: int = 500,
+        body_grace: float = 20.0,
+        requests: int = 1000,
+    ) -> None:
+        self.handshake = handshake
+        self.head = head
+        self.keep_alive = keep_alive
+        self.client_write = client_write
+        self.close = close
+        self.body_rate = body_rate
+        self.body_grace = body_grace
+        self.requests = requests
+
+
+class Listener:
+    """What all connections of one listener share.
+
+    ``handle`` takes an exchange; ``snapshot`` gives the one in force; ``closed`` is told when a
+    connection has gone. ``draining`` makes every answer the last on its connection.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Exchange], None],
+        snapshot: Callable[[], Snapshot],
+        closed: Callable[[Http1Server], None],
+        clock: Clock,
+        timeouts: Timeouts,
+        limits: HeadLimits,
+    ) -> None:
+        self.handle = handle
+        self.snapshot = snapshot
+        self.closed = closed
+        self.clock = clock
+        self.timeouts = timeouts
+        self.limits = limits
+        self.draining = False
+
+
+class Http1Server:
+    """One client's connection. A :class:`edgeproxy.transport.stream.StreamProtocol`."""
+
+    __slots__ = (
+        "_backlog_seen",
+        "_body_seen",
+        "_decoder",
+        "_head_begun",
+        "_sink",
+        "_working",
+        "buffer",
+        "close_wanted",
+        "deadline",
+        "exchange",
+        "listener",
+        "now",
+        "peer",
+        "requests",
+        "source",
+        "state",
+        "stream",
+        "waiting_to_drain",
+    )
+
+    stream: Stream
+
+    def __init__(self, listener: Listener, peer: Peer) -> None:
+        self.listener = listener
+        self.now = listener.clock.now
+        self.peer = peer
+        self.state = State.SHAKING
+        self.buffer = b""
+        self.exchange: Http1Exchange | None = None
+        self.requests = 0
+        self.close_wanted = False
+        self.source: Throttle | None = None
+        self.waiting_to_drain = False
+        self._working = False
+        self._decoder: Decoder | None = None
+        self._sink: Sink | None = None
+        self._body_seen = 0
+        self._backlog_seen = 0
+        self._head_begun = False
+        self.deadline = self.now() + listener.timeouts.handshake
+
+    # -- from the stream ---------------------------------------------------------------------
+
+    def secured(self) -> None:
+        """The connection can carry requests; called at once where there is no TLS."""
+        self.peer.tls, self.peer.sni = self.stream.tls()
+        self.state = State.HEAD
+        self.deadline = self.now() + self.listener.timeouts.head
+
+    def received(self, data: bytes) -> None:
+        state = self.state
+        if state is State.HEAD:
+            self.buffer = self.buffer + data if self.buffer else data
+            self._work()
+        elif state is State.BODY:
+            if self._sink is None:
+                self._store(data)
+            else:
+                self._read_body(data)
+        elif state is State.ANSWER:
+            self._store(data)
+
+    def drained(self) -> None:
+        timeouts = self.listener.timeouts
+        if self.state is State.LINGER:
+            self.deadline = self.now() + timeouts.close
+        if not self.waiting_to_drain:
+            return
+        self.waiting_to_drain = False
+        if self.source is not None:
+            body = self.state is State.BODY
+            self.deadline = self.now() + timeouts.body_grace if body else NEVER
+            self.source.resume_reading()
+        elif self.state is State.HEAD:
+            self.deadline = self.now() + timeouts.keep_alive
+            self._work()
+
+    def lost(self, clean: bool) -> None:
+        self.state = State.CLOSED
+        self.buffer = b""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.finish(Outcome.CLIENT_GONE)
+        self._forget()
+        self.listener.closed(self)
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def _store(self, data: bytes) -> None:
+        """Keep what came too early; a client that sends more than its share is not read."""
+        self.buffer = self.buffer + data if self.buffer else data
+        if len(self.buffer) > HIGH_WATER:
+            self.stream.pause_reading()
+
+    def _work(self) -> None:
+        """Begin as many requests as can be begun; one that is answered at once ends here too,
+        so this loops where recursion would grow with the pipeline."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self.state is State.HEAD and self.buffer and not self.waiting_to_drain:
+                if not self._begin_request():
+                    break
+        finally:
+            self._working = False
+
+    def _begin_request(self) -> bool:
+        """Read one head and hand its exchange over; ``False`` when more bytes are needed."""
+        listener = self.listener
+        buffer = self.buffer
+        try:
+            if buffer[:2] == b"\r\n" and self.requests:
+                buffer = buffer[2:]  # RFC 9112 2.2: one empty line before a request is ignored
+            found = parse_request(buffer, listener.snapshot().request_fields, listener.limits)
+        except GatewayError as error:
+            self._refuse_head(error)
+            return False
+        if found is None:
+            # A connection's first head has had its time since the connection began.
+            if self.requests and not self._head_begun:
+                self._head_begun = True
+                self.deadline = self.now() + listener.timeouts.head
+            return False
+        head, taken = found
+        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
+        exchange.connection = self
+        self.requests += 1
+        self._head_begun = False
+        self.deadline = NEVER
+        self.buffer = buffer[taken:] if taken < len(buffer) else b""
+        if head.close or self.requests >= listener.timeouts.requests or listener.draining:
+            self.close_wanted = True
+        if head.length:
+            self._decoder = Length(head.length)
+            self.state = State.BODY
+        elif head.chunked:
+            self._decoder = Chunked()
+            self.state = State.BODY
+        else:
+            self.state = State.ANSWER
+        listener.handle(exchange)
+        return True
+
+    def _refuse_head(self, error: GatewayError) -> None:
+        """What came is no request: answer, close, and drop all that follows."""
+        match = _REQUEST_LINE.match(self.buffer)
+        method, target = match.groups() if match else (b"-", b"-")
+        head = RequestHead(method, target.partition(b"?")[0], b"1", b"")
+        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
+        exchange.connection = self
+        exchange.snapshot = self.listener.snapshot()
+        exchange.path = head.target
+        self.buffer = b""
+        self.close_wanted = True
+        self.state = State.ANSWER
+        exchange.refuse(error)
+
+    # -- the request's body --------------------------------------------------------------------
+
+    def take_body(self) -> bytes | None:
+        if self.state is not State.BODY:
+            return b""
+        decoder = self._decoder
+        if type(decoder) is Length and len(self.buffer) >= decoder.remaining:
+            payload, rest = decoder.feed(self.buffer)
+            self.buffer = rest or b""
+            self._body_complete()
+            return payload
+        return None
+
+    def unread(self) -> bool:
+        """Whether some of the request's body is still to come; a small one that is here
+        already, unasked for, is dropped, so that a refusal need not cost the connection."""
+        return self._sink is not None or self.take_body() is None
+
+    def stream_body(self, sink: Sink) -> None:
+        self._sink = sink
+        exchange = self.exchange
+        if exchange is not None and exchange.head.expect is not None and not self.buffer:
+            self.stream.write(_CONTINUE)
+        timeouts = self.listener.timeouts
+        self._body_seen = 0
+        self.deadline = self.now() + timeouts.body_grace
+        data, self.buffer = self.buffer, b""
+        if data:
+            self._read_body(data)
+        if self.state is State.BODY:
+            self.stream.resume_reading()
+
+    def _read_body(self, data: bytes) -> None:
+        decoder, sink, exchange = self._decoder, self._sink, self.exchange
+        assert decoder is not None and sink is not None and exchange is not None
+        try:
+            payload, rest = decoder.feed(data)
+        except ValueError as error:
+            self._body_failed(malformed(f"The chunked body is malformed: {error}."))
+            return
+        self._body_seen += len(data)
+        if payload:
+            exchange.received += len(payload)
+            route = exchange.route
+            if route is not None and exchange.received > route.body:
+                self._body_failed(
+                    GatewayError(413, "The request body is larger than allowed.", close=True)
+                )
+                return
+            sink.body(payload)
+        if rest is not None and self._sink is sink:
+            self.buffer = rest
+            self._body_complete()
+            sink.body_end(decoder.trailers)
+
+    def _body_failed(self, error: GatewayError) -> None:
+        """The body cannot be read to its end: the upstream must never take it for whole."""
+        exchange = self.exchange
+        self._sink = None
+        self.buffer = b""
+        if exchange is not None:
+            worker, exchange.worker = exchange.worker, None
+            if worker is not None:
+                worker.cancelled(exchange)
+            exchange.refuse(error)
+
+    def _body_complete(self) -> None:
+        self._decoder = None
+        self._sink = None
+        self.state = State.ANSWER
+        if self.source is None or not self.waiting_to_drain:
+            self.deadline = NEVER
+
+    # -- the answer ----------------------------------------------------------------------------
+
+    def answered(self, outcome: Outcome) -> None:
+        """The exchange's answer has been written whole."""
+        exchange, self.exchange = self.exchange, None
+        incomplete = self.state is State.BODY
+        self.source = None
+        self._sink = None
+        self._decoder = None
+        if exchange is not None:
+            exchange.finish(outcome)
+        if self.state is State.CLOSED:
+            return
+        if self.close_wanted or incomplete:
+            self._close(linger=incomplete or bool(self.buffer) or outcome is Outcome.REFUSED)
+            return
+        self.state = State.HEAD
+        self.deadline = self.now() + self.listener.timeouts.keep_alive
+        self.waiting_to_drain = self.stream.backlog > HIGH_WATER
+        if self.buffer:
+            if len(self.buffer) > HIGH_WATER:
+                self.stream.resume_reading()
+            self._work()
+
+    def _close(self, linger: bool) -> None:
+        """End in order. Where the client may still be sending, go on reading and dropping, so
+        that no reset overtakes the answer (RFC 9112 9.6)."""
+        self.state = State.LINGER
+        self.buffer = b""
+        self._backlog_seen = self.stream.backlog
+        now = self.now()
+        if linger or self.stream.backlog:
+            timeouts = self.listener.timeouts
+            self.deadline = now + (timeouts.client_write if self.stream.backlog else timeouts.close)
+            self.stream.resume_reading()
+            self.stream.close()
+        else:
+            self.deadline = now + self.listener.timeouts.close
+            self.stream.finish()
+
+    def abort(self) -> None:
+        self.state = State.LINGER
+        self.buffer = b""
+        self.exchange = None
+        self.stream.abort()
+
+    def shut(self) -> None:
+        """Drain: an idle connection ends now, another after its answer."""
+        self.close_wanted = True
+        if self.state is State.HEAD and not self.buffer:
+            self._close(linger=False)
+        elif self.state is State.SHAKING:
+            self.abort()
+
+    def cut(self) -> None:
+        """The drain's time is over."""
+        if self.exchange is not None:
+            self.exchange.finish(Outcome.DRAINED)
+        self.abort()
+
+    def _forget(self) -> None:
+        self.exchange = None
+        self.source = None
+        self._sink = None
+        self._decoder = None
+        self.deadline = NEVER
+
+    # -- deadlines -----------------------------------------------------------------------------
+
+    def expired(self, now: float) -> None:
+        """The deadline of the present state has passed."""
+        state = self.state
+        if state is State.CLOSED:
+            self.deadline = NEVER
+        elif self.stream.backlog and self._write_stalled(now):
+            return
+        elif state is State.HEAD and self.buffer:
+            self._refuse_head(GatewayError(408, "The request head took too long.", close=True))
+        elif state is State.HEAD:
+            self._close(linger=False)
+        elif state is State.BODY and self._sink is not None:
+            self._check_body_rate(now)
+        elif state in (State.SHAKING, State.LINGER):
+            self.abort()
+        else:
+            self.deadline = NEVER
+
+    def _write_stalled(self, now: float) -> bool:
+        """Whether the client's slowness explains the deadline; aborts if it takes nothing."""
+        timeouts = self.listener.timeouts
+        if not self.waiting_to_drain and self.state is not State.LINGER:
+            return False
+        if self.stream.backlog == self._backlog_seen:
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.finish(Outcome.CLIENT_STALLED)
+            self.abort()
+        else:
+            self._backlog_seen = self.stream.backlog
+            self.deadline = now + timeouts.client_write
+        return True
+
+    def _check_body_rate(self, now: float) -> None:
+        """A body slower than the configured rate over the grace period is refused."""
+        timeouts = self.listener.timeouts
+        seen, self._body_seen = self._body_seen, 0
+        self.deadline = now + timeouts.body_grace
+        if self.stream.reading and seen < timeouts.body_rate * timeouts.body_grace:
+            self._body_failed(GatewayError(408, "The request body came too slowly.", close=True))
+
+    def congested(self) -> None:
+        """The client takes the answer more slowly than it comes."""
+        if not self.waiting_to_drain:
+            self.waiting_to_drain = True
+            self._backlog_seen = self.stream.backlog
+            self.deadline = self.now() + self.listener.timeouts.client_write
+            if self.source is not None:
+                self.source.pause_reading()
+
+
+class Http1Exchange(Exchange):
+    """An exchange whose answer is written as HTTP/1.1."""
+
+    connection: Http1Server
+    _chunked = False
+    _bodiless = False
+
+    def take_body(self) -> bytes | None:
+        payload = self.connection.take_body()
+        if payload:
+            self.received = len(payload)
+        return payload
+
+    def stream_body(self, sink: Sink) -> None:
+        self.connection.stream_body(sink)
+
+    def pause_body(self) -> None:
+        self.connection.stream.pause_reading()
+
+    def resume_body(self) -> None:
+        self.connection.stream.resume_reading()
+
+    def close_after(self) -> None:
+        self.connection.close_wanted = True
+
+    def inform(self, status: int, lines: list[bytes]) -> None:
+        if self.head.minor == b"1":
+            line = b"HTTP/1.1 %d %b" % (status, title(status).encode("ascii"))
+            self.connection.stream.write(b"\r\n".join([line, *lines, b"\r\n"]))
+
+    def begin(
+        self,
+        status: int,
+        reason: bytes,
+        lines: list[bytes],
+        length: int | None,
+        payload: bytes,
+        complete: bool,
+        source: Throttle | None,
+    ) -> None:
+        connection = self.connection
+        self.began = True
+        self.status = status
+        if length is None:
+            self._frame(lines)
+            if payload and self._chunked:
+                payload = chunk(payload)
+            if complete and self._chunked:
+                payload += b"0\r\n\r\n"
+        if connection.state is State.BODY and connection.unread():
+            connection.close_wanted = True
+        if connection.close_wanted:
+            lines.append(b"Connection: close")
+        elif self.head.minor == b"0":
+            lines.append(b"Connection: keep-alive")
+        self.sent = len(payload)
+        connection.stream.write(
+            b"HTTP/1.1 %d %b\r\n%b\r\n%b\r\n%b"
+            % (status, reason, b"\r\n".join(lines), self.limit_lines, payload)
+        )
+        if complete:
+            connection.answered(
+                Outcome.REFUSED if status in _OURS and source is None else Outcome.OK
+            )
+        else:
+            connection.source = source
+            if connection.stream.backlog > HIGH_WATER:
+                connection.congested()
+
+    def _frame(self, lines: list[bytes]) -> None:
+        """A body of unknown length: chunked, or ended by the connection for HTTP/1.0."""
+        if self.head.minor == b"1":
+            self._chunked = True
+            lines.append(b"Transfer-Encoding: chunked")
+        else:
+            self.connection.close_wanted = True
+
+    def send(self, data: bytes) -> None:
+        connection = self.connection
+        self.sent += len(data)
+        connection.stream.write(chunk(data) if self._chunked else data)
+        if connection.stream.backlog > HIGH_WATER:
+            connection.congested()
+
+    def end(self, trailers: list[bytes]) -> None:
+        if self._chunked:
+            self.connection.stream.write(last_chunk(trailers))
+        self.connection.answered(Outcome.OK)
+
+    def abort(self) -> None:
+        if self.connection.exchange is self:
+            self.connection.abort()
+
+
+#: Answers of these statuses by ourselves are refusals; a redirect or the built-in page is not.
+_OURS = frozenset(range(400, 600))

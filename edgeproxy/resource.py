@@ -1,0 +1,423 @@
+"""The phases of a request, in order. Read this file first.
+
+    host -> path -> route -> preflight -> limits by address -> identity -> limits -> relay
+
+A phase goes on, answers, or raises :class:`~edgeproxy.errors.GatewayError`; there is one
+``except``, and every way ends in ``exchange.finish``. The same code is reached from our own
+channels, which call :meth:`ReverseProxyResource.handle`, and from a stock
+``twisted.web.server.Site``, which calls :meth:`ReverseProxyResource.render`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from edgeproxy.errors import GatewayError, Source, malformed
+from edgeproxy.exchange import Exchange
+from edgeproxy.forward import forwarded_lines, forwarded_value, is_trusted, trusted_chain
+from edgeproxy.http1.fields import Kind
+from edgeproxy.http1.grammar import split_host
+from edgeproxy.identity.keyindex import KeyIndex
+from edgeproxy.identity.keyrecord import KeyState
+from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
+from edgeproxy.limits.window import Window
+from edgeproxy.page import welcome
+from edgeproxy.paths import normalise, strip_prefix
+from edgeproxy.routing import HostTable, NoRoute, find
+
+if TYPE_CHECKING:
+    from edgeproxy.certs.names import NameMap
+    from edgeproxy.exchange import Peer
+    from edgeproxy.relay import Relay
+    from edgeproxy.snapshot import Limit, Route, Snapshot
+    from edgeproxy.transport.deadlines import Clock
+
+_log = Logger()
+
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([/?].*)?\Z")
+_ALL_METHODS = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_OK = KeyState.OK
+_DEFAULT_PORTS = {b"https": 443, b"http": 80}
+
+
+class HostView:
+    """What a Host field means on one connection; kept there, since its requests repeat it."""
+
+    __slots__ = (
+        "forwarded",
+        "host_line",
+        "misdirected",
+        "name",
+        "names",
+        "origin",
+        "raw",
+        "snapshot",
+        "tables",
+    )
+
+    def __init__(self, raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None) -> None:
+        name, port = split_host(raw)
+        scheme = peer.scheme.encode("ascii")
+        shown = name if port in (None, _DEFAULT_PORTS[scheme]) else b"%b:%d" % (name, port)
+        self.raw = raw
+        self.snapshot = snapshot
+        self.names = names
+        self.name = name.decode("ascii")
+        self.tables: tuple[HostTable[Route], ...] = snapshot.router.tables(self.name)
+        self.host_line = b"Host: " + shown
+        self.origin = scheme + b"://" + shown
+        self.forwarded = forwarded_lines(peer, shown, snapshot.forwarded)
+        # RFC 9110 7.4: a host that would choose another certificate than this connection's.
+        self.misdirected = names is not None and names.choose(self.name) is not names.choose(
+            peer.sni
+        )
+
+
+@implementer(IResource)
+class ReverseProxyResource(Resource):
+    """The gateway as a resource: authenticates, limits and relays whatever it is given.
+
+    ``snapshot`` is the configuration in force; a reload replaces the attribute. ``keys`` gives
+    the key index in force and ``names`` the certificates' name map, or ``None`` without TLS.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        relay: Relay,
+        clock: Clock,
+        keys: Callable[[], KeyIndex],
+        names: Callable[[], NameMap | None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+        self._relay = relay
+        self._clock = clock
+        self._keys = keys
+        self._names = names
+
+    def render(self, request: Any) -> int:
+        """Answer a request of a stock ``twisted.web`` site."""
+        from edgeproxy.site import SiteExchange
+
+        self.handle(SiteExchange(request, self._clock.now()))
+        return NOT_DONE_YET
+
+    # -- the phases ------------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        """Take an exchange through its phases. Never raises."""
+        snapshot = exchange.snapshot = self.snapshot
+        try:
+            view = self._host(exchange, snapshot)
+            route = self._route(exchange, view)
+            windows = self._address_limits(exchange, route) if route.address_limits else None
+            if not route.open:
+                self._identify(exchange, route, snapshot, windows)
+            if route.limits or windows:
+                self._limits(exchange, route, windows)
+            length = exchange.head.length
+            if length is not None and length > route.body:
+                raise GatewayError(413, "The request body is larger than allowed.", close=True)
+            self._answer(exchange, route, view, snapshot)
+        except GatewayError as error:
+            exchange.refuse(error)
+        except Exception:
+            _log.failure("A request failed in the gateway itself")
+            exchange.refuse(
+                GatewayError(
+                    500, "The gateway failed to handle this request.", source=Source.OURSELVES
+                )
+            )
+
+    def _host(self, exchange: Exchange, snapshot: Snapshot) -> HostView:
+        """The host asked for, as this connection may ask for it."""
+        head = exchange.head
+        raw = head.host
+        if raw is None:
+            raise malformed("A request needs exactly one Host field.")
+        target = head.target
+        if target[:1] != b"/":
+            raw, target = _absolute(exchange, raw, target)
+        peer = exchange.peer
+        names = self._names() if peer.tls else None
+        view = peer.host_view
+        if (
+            type(view) is not HostView
+            or view.raw != raw
+            or view.snapshot is not snapshot
+            or view.names is not names
+        ):
+            view = peer.host_view = HostView(raw, peer, snapshot, names)
+        exchange.host = view.name
+        exchange.origin = view.origin
+        path, mark, query = target.partition(b"?")
+        exchange.path = path
+        exchange.query = mark + query
+        if view.misdirected:
+            raise GatewayError(421, "This connection is not for that host.")
+        if target is not head.target and not view.tables:
+            raise GatewayError(421, "This gateway does not serve that host.")
+        return view
+
+    def _route(self, exchange: Exchange, view: HostView) -> Route:
+        """The route, by the path's one form; what it forbids by itself is refused here."""
+        path = normalise(exchange.path)
+        exchange.path = path.wire
+        method = exchange.method
+        try:
+            route = find(view.tables, path.decoded, method, exchange.head)
+        except NoRoute as error:
+            if error.allowed:
+                raise GatewayError(
+                    405,
+                    "This method is not allowed here.",
+                    fields=(b"Allow: " + b", ".join(sorted(error.allowed)),),
+                ) from None
+            raise GatewayError(404, "There is nothing here.", reason="no route") from None
+        exchange.route = route
+        if method == b"TRACE":
+            raise GatewayError(405, "TRACE is never allowed.", fields=(_ALL_METHODS,))
+        expect = exchange.head.expect
+        if expect is not None and expect != b"100-continue":
+            raise GatewayError(417, "The only expectation understood is 100-continue.", close=True)
+        if path.slash and not route.keep_slash:
+            raise malformed(
+                "The path holds an encoded slash; a route takes it with 'encoded_slash: keep'."
+            )
+        if route.strip:
+            exchange.path = strip_prefix(path, route.strip)
+        if exchange.snapshot.trusted and is_trusted(
+            exchange.peer.address, exchange.snapshot.trusted
+        ):
+            exchange.client = trusted_chain(
+                exchange.head, exchange.peer, exchange.snapshot.trusted
+            )[0]
+        return route
+
+    def _address_limits(self, exchange: Exchange, route: Route) -> list[Window]:
+        """Limits by address stand before identity, so that guessing is limited too."""
+        caller = _network(exchange.client)
+        now = exchange.started
+        windows = [limit.table.window(caller, limit.rate, now) for limit in route.address_limits]
+        self._check(exchange, windows, route.address_limits)
+        return windows
+
+    def _identify(
+        self,
+        exchange: Exchange,
+        route: Route,
+        snapshot: Snapshot,
+        windows: list[Window] | None,
+    ) -> None:
+        """Who is calling, and may it come here?"""
+        try:
+            credential = _credential(exchange, snapshot.key_parameter)
+            if credential is None:
+                if route.anonymous:
+                    return
+                raise _unauthorized(b"Bearer", "no credential")
+            now = exchange.started + self._clock.epoch
+            record = self._keys().find(credential, now)
+            if record is None:
+                raise _unauthorized(_INVALID, "unknown key")
+            state = record.state(now)
+            if state is not _OK:
+                raise _unauthorized(_INVALID, f"key {record.id}: {state}")
+            principal = exchange.principal = record.principal
+            if route.scopes and not route.scopes <= principal.scopes:
+                raise _forbidden(_SCOPE, "scope missing")
+            if route.groups and route.groups.isdisjoint(principal.groups):
+                raise _forbidden(b"Bearer", "not in a group that is let in")
+        except GatewayError:
+            if windows:
+                _charge(exchange, windows, exchange.started)
+            raise
+
+    def _limits(self, exchange: Exchange, route: Route, before: list[Window] | None) -> None:
+        """All limits are looked at before any is charged."""
+        now = exchange.started
+        principal = exchange.principal
+        caller = _network(exchange.client) if principal is None else principal.id
+        limits = route.limits
+        if before is None and len(limits) == 1 and not limits[0].shadow:
+            limit = limits[0]
+            window = limit.table.window(caller, limit.rate_for(principal), now)
+            if window.full(now):
+                self._refuse_limit(exchange, [window], [window])
+            window.record(now)
+            exchange.limit = limit.name
+            exchange.remaining = window.remaining
+            exchange.limit_lines = field_lines(window, now)
+            return
+        windows = [limit.table.window(caller, limit.rate_for(principal), now) for limit in limits]
+        self._check(exchange, windows, limits)
+        _charge(exchange, [*(before or ()), *windows], now)
+
+    def _check(self, exchange: Exchange, windows: list[Window], limits: tuple[Limit, ...]) -> None:
+        now = exchange.started
+        full = [window.full(now) for window in windows]
+        refusing = [
+            window
+            for window, is_full, limit in zip(windows, full, limits, strict=True)
+            if is_full and not limit.shadow
+        ]
+        if refusing:
+            self._refuse_limit(exchange, windows, refusing)
+        if any(full):
+            exchange.reason = "limit reached, in shadow mode"
+
+    def _refuse_limit(
+        self, exchange: Exchange, windows: list[Window], refusing: list[Window]
+    ) -> None:
+        now = exchange.started
+        exchange.limit = refusing[0].terms.name
+        exchange.remaining = 0
+        exchange.limit_lines = joined_field_lines(windows, now)
+        raise GatewayError(
+            429,
+            "You have sent more requests than your limit allows.",
+            reason=f"limit {exchange.limit}",
+            fields=(b"Retry-After: %d" % retry_after(refusing, now),),
+        )
+
+    def _answer(self, exchange: Exchange, route: Route, view: HostView, snapshot: Snapshot) -> None:
+        """Relay, or show the built-in page where no service is named yet."""
+        upstream = route.upstream
+        if upstream is None:
+            welcome(exchange)
+            return
+        forwarded = view.forwarded
+        if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
+            forwarded = _vouched(exchange, view, snapshot)
+        self._relay.start(
+            exchange,
+            route,
+            upstream,
+            route.host_line or view.host_line,
+            forwarded,
+            exchange.path + exchange.query,
+        )
+
+
+_INVALID = b'Bearer error="invalid_token"'
+_SCOPE = b'Bearer error="insufficient_scope"'
+
+
+def _unauthorized(challenge: bytes, reason: str) -> GatewayError:
+    return GatewayError(
+        401,
+        "A valid credential is needed.",
+        reason=reason,
+        fields=(b"WWW-Authenticate: " + challenge,),
+    )
+
+
+def _forbidden(challenge: bytes, reason: str) -> GatewayError:
+    return GatewayError(
+        403,
+        "This credential may not do that.",
+        reason=reason,
+        fields=(b"WWW-Authenticate: " + challenge,),
+    )
+
+
+def _charge(exchange: Exchange, windows: list[Window], now: float) -> None:
+    """Record one admission in each window; one in shadow mode that is full counts no further."""
+    for window in windows:
+        if window.remaining > 0:
+            window.record(now)
+    if windows:
+        least = min(windows, key=lambda window: window.remaining)
+        exchange.limit = least.terms.name
+        exchange.remaining = least.remaining
+        exchange.limit_lines = joined_field_lines(windows, now)
+
+
+def _credential(exchange: Exchange, parameter: bytes | None) -> bytes | None:
+    """The one API key that was sent; its line (or parameter) will not be passed on.
+
+    :raises GatewayError: 401 when several were sent: which one counts would be a guess.
+    """
+    found: bytes | None = None
+    for line in exchange.head.keys:
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if len(name) != 9:  # not X-API-Key, so Authorization
+            if value[:12].lower() != b"bearer edge_":
+                continue  # another scheme's, or another party's token: the application's
+            value = value[7:].strip(b" ")
+        if found is not None:
+            raise _unauthorized(_INVALID, "two credentials")
+        found = value
+        exchange.credential = line
+    if parameter is not None and exchange.query:
+        found = _query_credential(exchange, parameter, found)
+    return found
+
+
+def _query_credential(exchange: Exchange, parameter: bytes, found: bytes | None) -> bytes | None:
+    kept = []
+    for part in exchange.query[1:].split(b"&"):
+        name, _, value = part.partition(b"=")
+        if name != parameter:
+            kept.append(part)
+        elif found is not None:
+            raise _unauthorized(_INVALID, "two credentials")
+        else:
+            found = value
+    exchange.query = b"?" + b"&".join(kept) if kept else b""
+    return found
+
+
+def _network(address: str) -> str:
+    """What an address is counted by: IPv4 whole, IPv6 by its /64 (one household or host)."""
+    if ":" not in address:
+        return address
+    try:
+        packed = ip_address(address.partition("%")[0]).packed
+    except ValueError:
+        return address
+    return packed[:8].hex() + "/64"
+
+
+def _absolute(exchange: Exchange, raw: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """The authority and origin form of an absolute target (RFC 9112 3.2.2)."""
+    match = _ABSOLUTE.match(target)
+    if match is None:
+        raise malformed("The request target must be a path or an http URL.")
+    authority, rest = match.groups()
+    if split_host(authority)[0] != split_host(raw)[0]:
+        raise malformed("The Host field and the request target name two hosts.")
+    rest = rest or b"/"
+    return authority, rest if rest[:1] == b"/" else b"/" + rest
+
+
+def _vouched(exchange: Exchange, view: HostView, snapshot: Snapshot) -> bytes:
+    """Forwarding fields behind a trusted proxy: its word is passed on, ours added."""
+    head, peer = exchange.head, exchange.peer
+    _, chain = trusted_chain(head, peer, snapshot.trusted)
+    if snapshot.forwarded == "forwarded":
+        nodes = [b'for="[%b]"' % node if b":" in node else b"for=" + node for node in chain]
+        proto = forwarded_value(head, b"x-forwarded-proto") or peer.scheme.encode("ascii")
+        return b"Forwarded: %b;proto=%b\r\n" % (b", ".join(nodes), proto)
+    lines = [b"X-Forwarded-For: " + b", ".join(chain)]
+    own = dict(line.partition(b": ")[::2] for line in view.forwarded.split(b"\r\n") if line)
+    for name in (b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port"):
+        lines.append(name + b": " + (forwarded_value(head, name.lower()) or own[name]))
+    identifier = [line for kind, line in head.special if kind is Kind.REQUEST_ID]
+    if len(identifier) == 1:
+        value = identifier[0].partition(b":")[2].strip(b" \t")
+        if re.fullmatch(rb"[A-Za-z0-9_.:\-]{8,128}", value):
+            exchange.id = value
+    return b"\r\n".join(lines) + b"\r\n"

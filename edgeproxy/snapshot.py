@@ -1,0 +1,225 @@
+"""A configuration made ready for requests: one immutable value, replaced whole by a reload.
+
+Everything that does not differ from request to request is worked out here. Each exchange keeps
+the snapshot that it began with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from edgeproxy.config.model import Config
+from edgeproxy.config.model import Route as RouteConfig
+from edgeproxy.config.model import Upstream as UpstreamConfig
+from edgeproxy.config.units import Rate
+from edgeproxy.forward import FieldRules
+from edgeproxy.http1.fields import FieldTable, request_fields
+from edgeproxy.identity.principal import Principal
+from edgeproxy.limits.table import LimitTable
+from edgeproxy.routing import PathKind, Router, Rule
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.upstream.upstream import Upstream
+
+
+class Limit:
+    """A named limit as a route sees it."""
+
+    __slots__ = ("by_address", "name", "plans", "rate", "shadow", "table")
+
+    def __init__(
+        self,
+        name: str,
+        rate: Rate,
+        plans: Mapping[str, Rate],
+        table: LimitTable,
+        *,
+        by_address: bool,
+        shadow: bool,
+    ) -> None:
+        self.name = name
+        self.rate = rate
+        self.plans = dict(plans)
+        self.table = table
+        self.by_address = by_address
+        self.shadow = shadow
+
+    def rate_for(self, principal: Principal | None) -> Rate:
+        """The rate of the caller's plan."""
+        if self.plans and principal is not None:
+            return self.plans.get(principal.plan, self.rate)
+        return self.rate
+
+
+class Route:
+    """One route, compiled: who may come in, how often, and where it leads."""
+
+    __slots__ = (
+        "address_limits",
+        "anonymous",
+        "between",
+        "body",
+        "first_byte",
+        "groups",
+        "host_line",
+        "keep_slash",
+        "label",
+        "limits",
+        "log",
+        "open",
+        "request_rules",
+        "response_rules",
+        "scopes",
+        "strip",
+        "upstream",
+    )
+
+    def __init__(
+        self, config: RouteConfig, upstream: Upstream | None, limits: Sequence[Limit]
+    ) -> None:
+        self.label = label(config)
+        #: The label as it stands in the log: ready JSON, filled by the log.
+        self.log: str | None = None
+        self.open = "none" in config.auth
+        self.anonymous = "anonymous" in config.auth
+        self.scopes = frozenset(config.scopes)
+        self.groups = frozenset(config.groups)
+        self.limits = tuple(limit for limit in limits if not limit.by_address)
+        self.address_limits = tuple(limit for limit in limits if limit.by_address)
+        self.body = config.body
+        self.keep_slash = config.encoded_slash == "keep"
+        self.upstream = upstream
+        self.strip = _strip(config)
+        self.host_line: bytes | None = None
+        self.request_rules: FieldRules | None = None
+        self.response_rules = _rules(
+            config.response.set, config.response.add, config.response.remove
+        )
+        self.first_byte = config.timeouts.first_byte
+        self.between = config.timeouts.between_bytes
+
+    def __repr__(self) -> str:
+        return f"<Route {self.label}>"
+
+
+def label(config: RouteConfig) -> str:
+    """A route's name for people: host, methods and path as they are written."""
+    methods = "|".join(config.methods) + " " if config.methods else ""
+    kind = "" if config.kind == "prefix" else f"{config.kind}:"
+    when = "".join(f" [{name}: {value}]" for name, value in config.when.items())
+    return f"{config.host} {methods}{kind}{config.path}{when}"
+
+
+def _strip(config: RouteConfig) -> bytes:
+    if not config.strip:
+        return b""
+    prefix = config.strip if isinstance(config.strip, str) else config.path
+    return unquote_to_bytes(prefix.rstrip("/"))
+
+
+def _rules(
+    set_: Mapping[str, str], add: Mapping[str, str], remove: Iterable[str]
+) -> FieldRules | None:
+    remove = tuple(remove)
+    return FieldRules(set_.items(), add.items(), remove) if set_ or add or remove else None
+
+
+class Snapshot:
+    """See the module's text. ``finished`` takes each exchange at its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        router: Router[Route],
+        limits: Mapping[str, Limit],
+        upstreams: Mapping[str, Upstream],
+        finished: Callable[[Exchange], None],
+    ) -> None:
+        self.config = config
+        self.router = router
+        self.limits = limits
+        self.upstreams = upstreams
+        self.finished = finished
+        self.request_fields: FieldTable = request_fields()
+        self.trusted: tuple[IPv4Network | IPv6Network, ...] = config.trusted_proxies
+        self.forwarded = config.forwarded
+        query = config.auth.api_key.query
+        self.key_parameter: bytes | None = None if query is None else query.encode("ascii")
+
+
+def compile_limits(config: Config, before: Mapping[str, Limit]) -> dict[str, Limit]:
+    """The limits of a configuration; windows that exist already go on (by name)."""
+    made = {}
+    for name, limit in config.limits.items():
+        old = before.get(name)
+        table = LimitTable(name, limit.table) if old is None else old.table
+        table.size = limit.table
+        made[name] = Limit(
+            name,
+            limit.rate,
+            limit.plans,
+            table,
+            by_address=limit.by == "address",
+            shadow=limit.shadow,
+        )
+    return made
+
+
+def compile_router(
+    config: Config, upstreams: Mapping[str, Upstream], limits: Mapping[str, Limit]
+) -> Router[Route]:
+    """All routes in their total order."""
+    # One window answers for one limit, however often and wherever it is named.
+    return Router(
+        _rule(order, route, config, upstreams, limits) for order, route in enumerate(config.routes)
+    )
+
+
+def _rule(
+    order: int,
+    config: RouteConfig,
+    whole: Config,
+    upstreams: Mapping[str, Upstream],
+    limits: Mapping[str, Limit],
+) -> Rule[Route]:
+    named = [limits[name] for name in config.limit if name != "none"]
+    upstream = None if config.to is None else upstreams[config.to]
+    route = Route(config, upstream, named)
+    if config.to is not None:
+        _use_upstream(route, config, whole.upstreams[config.to])
+    kind = PathKind[config.kind.upper()]
+    path = config.path.encode("utf-8")
+    if kind is not PathKind.REGEX:
+        path = unquote_to_bytes(path)
+    methods = {method.encode("ascii") for method in config.methods}
+    if b"GET" in methods:
+        methods.add(b"HEAD")
+    return Rule(
+        host=config.host,
+        methods=frozenset(methods),
+        kind=kind,
+        path=path,
+        when=tuple(
+            (name.lower().encode("ascii"), value.encode("latin-1"))
+            for name, value in config.when.items()
+        ),
+        order=order,
+        action=route,
+        pattern=re.compile(path) if kind is PathKind.REGEX else None,
+    )
+
+
+def _use_upstream(route: Route, config: RouteConfig, upstream: UpstreamConfig) -> None:
+    """What the upstream's own options add to a route that leads there."""
+    host = config.host_header or upstream.host
+    if host is not None:
+        route.host_line = b"Host: " + host.encode("ascii")
+    secret = {name: value.get_secret_value() for name, value in upstream.set.items()}
+    route.request_rules = _rules(
+        {**secret, **config.request.set}, config.request.add, config.request.remove
+    )

@@ -1,0 +1,238 @@
+"""A TCP stream that writes at once.
+
+Twisted's own transport buffers each write and waits for the next turn of the reactor: an
+``epoll_ctl`` pair and another turn per write. This one hands the bytes to the kernel inside
+``write`` and keeps only what the kernel did not take (measured: half of all events gone).
+
+The contract between a stream and its protocol, which the in-memory link of
+:mod:`edgeproxy.testing` keeps too:
+
+- ``received(data)``: bytes came; never empty, never after ``lost``.
+- ``drained()``: everything that had been held back (``backlog``) has been written.
+- ``lost(clean)``: the last call. ``clean`` is true when the peer ended the stream in order.
+- ``secured()``: the TLS handshake is done (TLS streams only).
+
+None of them is called from inside ``write``, ``close`` or ``abort``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: Bytes held for a slow reader before its producer is paused (behaviour.md: 64 KiB).
+HIGH_WATER = 65536
+#: Measured: 64 KiB reads relay large bodies better than 256 KiB ones.
+READ_SIZE = 65536
+
+
+class StreamProtocol(Protocol):
+    """What a stream calls; see the module's text for when."""
+
+    def received(self, data: bytes) -> None: ...
+    def drained(self) -> None: ...
+    def lost(self, clean: bool) -> None: ...
+    def secured(self) -> None: ...
+
+
+@implementer(IReadWriteDescriptor)
+class Stream:
+    """One connected non-blocking socket, registered with a reactor.
+
+    ``backlog`` is the number of bytes accepted by :meth:`write` that the kernel has not taken.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closing",
+        "_pending",
+        "_reading",
+        "_writing",
+        "backlog",
+        "broken",
+        "disconnected",
+        "fd",
+        "protocol",
+        "reactor",
+        "socket",
+    )
+
+    def __init__(self, reactor: Any, sock: socket.socket, protocol: StreamProtocol) -> None:
+        self.reactor = reactor
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.protocol = protocol
+        self.backlog = 0
+        #: A write failed: the peer has gone, but what it said before may still be read.
+        self.broken = False
+        self.disconnected = False
+        self._pending: deque[bytes | memoryview] = deque()
+        self._reading = False
+        self._writing = False
+        self._closing = False
+
+    # -- for the protocol ------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, now as far as the kernel takes it, the rest when it can."""
+        if self.backlog:
+            self._pending.append(data)
+            self.backlog += len(data)
+            return
+        sent = self._send(data)
+        if sent != len(data):
+            self._hold(data, sent)
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.reactor.removeReader(self)
+
+    def tls(self) -> tuple[str, str | None]:
+        """The TLS version and the server name asked for; empty without TLS."""
+        return "", None
+
+    @property
+    def reading(self) -> bool:
+        return self._reading
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.disconnected:
+            self._reading = True
+            self.reactor.addReader(self)
+
+    def close(self) -> None:
+        """Write what is held, then end the stream; what still comes in is read and dropped
+        by the protocol until the peer ends too or the protocol aborts."""
+        if self.disconnected or self._closing:
+            return
+        self._closing = True
+        if not self.backlog:
+            self._end()
+
+    def finish(self) -> None:
+        """End in order and at once: nothing is held and nothing more is expected to come.
+        ``lost(True)`` follows in a later turn."""
+        if not self.disconnected:
+            self._say_goodbye()
+            self._drop(CONNECTION_DONE)
+
+    def abort(self) -> None:
+        """End at once; what is held is lost. ``lost(False)`` follows in a later turn."""
+        if not self.disconnected:
+            self._drop(CONNECTION_LOST)
+
+    # -- for the reactor -------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def logPrefix(self) -> str:
+        return type(self.protocol).__name__
+
+    def doRead(self) -> Exception | None:
+        try:
+            data = self.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if data:
+            self.protocol.received(data)
+            return None
+        return CONNECTION_DONE
+
+    def doWrite(self) -> Exception | None:
+        pending = self._pending
+        while pending:
+            data = pending[0]
+            sent = self._send(data)
+            if self.disconnected:
+                return None
+            self.backlog -= sent
+            if sent != len(data):
+                pending[0] = memoryview(data)[sent:]
+                return None
+            pending.popleft()
+        self._stop_writing()
+        if self._closing:
+            self._end()
+        self.protocol.drained()
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by the reactor, once, when reading or writing said so."""
+        if self.socket.fileno() == -1:
+            return
+        self._release()
+        self.protocol.lost(reason.check(ConnectionDone) is not None)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _send(self, data: bytes | memoryview) -> int:
+        """Hand bytes to the kernel; how many it took."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return self._write_failed(len(data))
+
+    def _write_failed(self, size: int) -> int:
+        """The peer takes nothing any more. An answer that it gave before it went may wait to be
+        read, so the reading side finds the end; nobody else will if it is paused."""
+        self.broken = True
+        if not self._reading:
+            self._drop(CONNECTION_LOST)
+        return size
+
+    def _say_goodbye(self) -> None:
+        """What a layer above TCP says before its end."""
+
+    def _end(self) -> None:
+        """Everything was written: tell the peer that no more will come."""
+        self._say_goodbye()
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._drop(CONNECTION_LOST)
+
+    def _hold(self, data: bytes, sent: int) -> None:
+        if self.disconnected:
+            return
+        self._pending.append(memoryview(data)[sent:])
+        self.backlog += len(data) - sent
+        if not self._writing:
+            self._writing = True
+            self.reactor.addWriter(self)
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self.reactor.removeWriter(self)
+
+    def _drop(self, why: Exception) -> None:
+        """Stop everything now; tell the protocol in a turn of its own, never inside its call."""
+        if self.disconnected:
+            return
+        self._silence()
+        self.reactor.callLater(0, self.connectionLost, Failure(why))
+
+    def _silence(self) -> None:
+        self.pause_reading()
+        self._stop_writing()
+        self.disconnected = True
+        self._pending.clear()
+        self.backlog = 0
+
+    def _release(self) -> None:
+        if not self.disconnected:
+            self._silence()
+        self.socket.close()

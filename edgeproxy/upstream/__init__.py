@@ -1,0 +1,1 @@
+"""The services behind: targets, pools of connections, choosing, connecting, retrying."""

@@ -1,0 +1,281 @@
+"""One address of a service: its pool of connections, made, lent, taken back and closed here."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.logger import Logger
+
+from edgeproxy.http1.client import Failure, Http1Client
+from edgeproxy.http1.grammar import ResponseHead
+from edgeproxy.transport.connect import Connecting
+from edgeproxy.transport.deadlines import NEVER, Deadlines
+from edgeproxy.transport.stream import Stream
+from edgeproxy.upstream.pool import Pool
+from edgeproxy.upstream.resolve import Resolver
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.http1.fields import FieldTable
+
+_log = Logger()
+
+
+class Relaying(Protocol):
+    """What a target tells about an exchange that it was given."""
+
+    def connected(self, exchange: Exchange, client: Http1Client) -> None: ...
+    def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None: ...
+    def crowded(self, exchange: Exchange, target: Target) -> None: ...
+    def interim(self, exchange: Exchange, head: ResponseHead) -> None: ...
+    def answer(
+        self,
+        exchange: Exchange,
+        client: Http1Client,
+        head: ResponseHead,
+        payload: bytes,
+        done: bool,
+    ) -> None: ...
+    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None: ...
+
+
+class Attempt:
+    """A connection being made on behalf of one exchange, or that exchange waiting for one.
+
+    When its exchange has gone the connection is still made, and put into the pool.
+    """
+
+    __slots__ = ("connecting", "deadline", "exchange", "since", "target")
+
+    def __init__(self, target: Target, exchange: Exchange | None, since: float) -> None:
+        self.target = target
+        self.exchange = exchange
+        self.since = since
+        self.connecting: Connecting | None = None
+        self.deadline = NEVER
+
+    def expired(self, now: float) -> None:
+        self.target.gave_up(self)
+
+    def cancelled(self, exchange: Exchange) -> None:
+        """The exchange has ended while it waited."""
+        self.target.abandon(self)
+
+
+class TargetOptions:
+    """Numbers of one target; seconds and counts."""
+
+    __slots__ = ("cap", "connect", "fields", "head_size", "idle", "queue", "skip", "wait")
+
+    def __init__(
+        self,
+        fields: FieldTable,
+        head_size: int = 65536,
+        cap: int = 256,
+        queue: int = 1024,
+        wait: float = 1.0,
+        idle: float = 30.0,
+        connect: float = 3.0,
+        skip: float = 10.0,
+    ) -> None:
+        self.fields = fields
+        self.head_size = head_size
+        self.cap = cap
+        self.queue = queue
+        self.wait = wait
+        self.idle = idle
+        self.connect = connect
+        self.skip = skip
+
+
+class Target:
+    """See the module's text. ``origin`` is ``http://host:port`` as configured."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        deadlines: Deadlines,
+        relay: Relaying,
+        host: str,
+        port: int,
+        options: TargetOptions,
+        resolver: Resolver,
+    ) -> None:
+        self.reactor = reactor
+        self.deadlines = deadlines
+        self.relay = relay
+        self.host = host
+        self.port = port
+        self.options = options
+        shown = f"[{host}]" if ":" in host else host
+        self.authority = f"{shown}:{port}"
+        self.origin = f"http://{self.authority}"
+        self.log = self.authority
+        self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
+        self.skip_until = 0.0
+        self.clients: set[Http1Client] = set()
+        self.retired = False
+        self._now = deadlines.clock.now
+        self._resolver = resolver
+
+    def __repr__(self) -> str:
+        return f"<Target {self.authority} {self.pool!r}>"
+
+    # -- for the relay ---------------------------------------------------------------------------
+
+    def lend(self, exchange: Exchange, fresh: float | None) -> Http1Client | None:
+        """A pooled connection that is alive; ``None`` when :meth:`connect` has to be called."""
+        pool = self.pool
+        while True:
+            client = pool.take(self._now(), fresh)
+            if client is None:
+                return None
+            if client.is_quiet():
+                return client
+            client.retire()
+
+    def connect(self, exchange: Exchange) -> None:
+        """Make a connection for the exchange, or let it wait for one; the relay hears of it."""
+        now = self._now()
+        allowed, old = self.pool.reserve()
+        if old is not None:
+            self.pool.open += 1  # the new one; the old one counts itself out when it is gone
+            old.retire()
+        attempt = Attempt(self, exchange, now)
+        if allowed:
+            exchange.worker = attempt
+            self._start(attempt, now)
+        elif self.pool.wait(attempt):
+            exchange.worker = attempt
+            attempt.deadline = now + self.options.wait
+            self.deadlines.waiting.add(attempt)
+        else:
+            self.relay.crowded(exchange, self)
+
+    def _start(self, attempt: Attempt, now: float) -> None:
+        found = self._resolver.find(self.host, self.port)
+        if found is None:
+            self.reactor.callLater(0, self._failed, attempt, "the name is not known")
+            return
+        family, address = found
+        attempt.deadline = now + self.options.connect
+        self.deadlines.waiting.add(attempt)
+        attempt.connecting = Connecting(
+            self.reactor,
+            family,
+            address,
+            lambda sock: self._connected(attempt, sock),
+            lambda why: self._failed(attempt, why),
+        )
+
+    def _connected(self, attempt: Attempt, sock: socket.socket) -> None:
+        self.deadlines.waiting.discard(attempt)
+        attempt.connecting = None
+        client = Http1Client(self, self.options.fields, self.options.head_size, self._now)
+        client.stream = Stream(self.reactor, sock, client)
+        client.stream.resume_reading()
+        self.clients.add(client)
+        self.deadlines.waiting.add(client)
+        exchange, attempt.exchange = attempt.exchange, None
+        self.skip_until = 0.0
+        if exchange is None:
+            self.released(client)
+        else:
+            exchange.worker = None
+            exchange.connect_time = self._now() - attempt.since
+            self.relay.connected(exchange, client)
+
+    def _failed(self, attempt: Attempt, why: str, failure: Failure = Failure.REFUSED) -> None:
+        self.deadlines.waiting.discard(attempt)
+        attempt.connecting = None
+        now = self._now()
+        if self.skip_until <= now:
+            _log.warn("{target}: cannot connect: {why}", target=self.authority, why=why)
+        self.skip_until = now + self.options.skip
+        self._hand_on(self.pool.gone(None))
+        exchange, attempt.exchange = attempt.exchange, None
+        if exchange is not None:
+            exchange.worker = None
+            self.relay.unreachable(exchange, self, failure)
+
+    def gave_up(self, attempt: Attempt) -> None:
+        """The connection was not made in time, or there was none to wait for."""
+        if attempt.connecting is not None:
+            attempt.connecting.cancel()
+            self._failed(attempt, "timed out", Failure.TIMEOUT)
+            return
+        self.deadlines.waiting.discard(attempt)
+        self.pool.leave(attempt)
+        exchange, attempt.exchange = attempt.exchange, None
+        if exchange is not None:
+            exchange.worker = None
+            self.relay.crowded(exchange, self)
+
+    def abandon(self, attempt: Attempt) -> None:
+        """The exchange wants nothing any more."""
+        attempt.exchange = None
+        if attempt.connecting is None:
+            self.deadlines.waiting.discard(attempt)
+            self.pool.leave(attempt)
+
+    # -- from the connections --------------------------------------------------------------------
+
+    def released(self, client: Http1Client) -> None:
+        if self.retired:
+            client.retire()
+            return
+        self._hand_client(self.pool.give(client, self._now()), client)
+
+    def lost(self, client: Http1Client) -> None:
+        self.clients.discard(client)
+        self.deadlines.waiting.discard(client)
+        self._hand_on(self.pool.gone(client))
+
+    def interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        self.relay.interim(exchange, head)
+
+    def answer(
+        self,
+        exchange: Exchange,
+        client: Http1Client,
+        head: ResponseHead,
+        payload: bytes,
+        done: bool,
+    ) -> None:
+        self.relay.answer(exchange, client, head, payload, done)
+
+    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None:
+        self.relay.failed(exchange, failure, reason, began)
+
+    def _hand_client(self, attempt: Attempt | None, client: Http1Client) -> None:
+        """A connection is free: the exchange that has waited longest gets it."""
+        if attempt is None:
+            return
+        self.deadlines.waiting.discard(attempt)
+        exchange, attempt.exchange = attempt.exchange, None
+        if exchange is None:
+            self.released(client)
+            return
+        exchange.worker = None
+        self.relay.connected(exchange, client)
+
+    def _hand_on(self, attempt: Attempt | None) -> None:
+        """A place under the cap is free: whoever waits may make a connection."""
+        if attempt is None:
+            return
+        self.pool.open += 1
+        self._start(attempt, self._now())
+
+    # -- care ------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Close connections that nobody has used for a while."""
+        for client in self.pool.expire(now):
+            client.retire()
+
+    def retire(self) -> None:
+        """No route leads here any more: close what is idle, and the rest after its answer."""
+        self.retired = True
+        for client in self.pool.empty():
+            client.retire()
