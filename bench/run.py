@@ -93,7 +93,7 @@ def _started(
 ) -> Peer | None:
     """A peer that runs and does the job; None, and the reason said, if it is not here or fails."""
     if kind.found() is None:
-        _say(f"{name}: not on this machine (make bench-peers)")
+        _say(f"{name}: not here ({kind.remedy})")
         return None
     peer = kind(setting)
     peer.name = name

@@ -33,6 +33,8 @@ class Peer(ABC):
 
     name: str
     program: str
+    remedy = "make bench-peers"
+    """What helps when it is not found."""
     policy: str
     """What of the job's policy it does, in a few words for the table's notes."""
     closed = True

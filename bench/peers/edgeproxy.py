@@ -1,6 +1,5 @@
 """edgeproxy itself, started as its README says."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,14 +15,13 @@ class Edgeproxy(Peer):
 
     name = "edgeproxy"
     program = "twistd"
+    remedy = "twistd --help does not list it"
     policy = "hashed keys, sliding window, identity and rate fields, JSON log"
 
     @classmethod
     def found(cls) -> str | None:
         twistd = Path(sys.executable).with_name("twistd")
-        # Written while edgeproxy grows: without its service there is nothing to run.
-        there = importlib.util.find_spec("edgeproxy.tap") is not None
-        return str(twistd) if twistd.exists() and there else None
+        return str(twistd) if " edgeproxy " in output_of(str(twistd), "--help") else None
 
     @classmethod
     def version(cls) -> str:
