@@ -99,7 +99,7 @@ class ReverseProxyResource(Resource):
         keys: Callable[[], KeyIndex],
         names: Callable[[], NameMap | None] = lambda: None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.snapshot = snapshot
         self._relay = relay
         self._clock = clock

@@ -174,7 +174,7 @@ class Gateway(Service):
     # -- the life of the process -----------------------------------------------------------------
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self.started = self.clock.now()
         self.deadlines.waiting.add(self.fleet)
         self.deadlines.start()
@@ -193,7 +193,7 @@ class Gateway(Service):
 
     def stopService(self) -> Deferred[None]:
         """Drain, then stop; the deferred fires when that is done."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         done = self.drain()
         done.addCallback(lambda _: self._stopped())
         return done

@@ -32,7 +32,7 @@ class DirectEPollReactor(EPollReactor):
             if selectable is None:
                 continue
             if event != _READABLE:
-                self._doReadOrWrite(selectable, fd, event)
+                self._doReadOrWrite(selectable, fd, event)  # type: ignore[no-untyped-call]
                 continue
             try:
                 why = selectable.doRead()
@@ -40,11 +40,11 @@ class DirectEPollReactor(EPollReactor):
                 _log.failure("A descriptor's reader failed")
                 why = error
             if why:
-                self._disconnectSelectable(selectable, why, True)
+                self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
 
     doIteration = doPoll
 
 
 def install() -> None:
     """Make this the process's reactor; called by the reactor plugin and by the tap."""
-    main.installReactor(DirectEPollReactor())
+    main.installReactor(DirectEPollReactor())  # type: ignore[no-untyped-call]
