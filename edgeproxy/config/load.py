@@ -116,14 +116,15 @@ class _Loading:
                     main.reader.add(pattern, "this includes the file itself; narrow the pattern")
                 elif real not in seen:
                     seen.add(real)
-                    found.append(self._include(main, pattern, path))
+                    found.append(self._include(main, pattern, path, folder))
         return [each for each in found if each is not None]
 
-    def _include(self, main: Source, pattern: Node, path: Path) -> Source | None:
+    def _include(self, main: Source, pattern: Node, path: Path, folder: Path) -> Source | None:
         try:
             data = read_regular(path, self._left)
         except (OSError, ValueError) as error:
-            main.reader.add(pattern, f"{shown(str(path))} cannot be read: {reason(error)}")
+            name = os.path.relpath(path, folder)
+            main.reader.add(pattern, f"{shown(name)} cannot be read: {reason(error)}")
             return self._source(None, str(path), path.parent)
         return self._source(self._decoded(data, str(path)), str(path), path.parent)
 

@@ -34,7 +34,13 @@ def _tidy(part: Any) -> Any:
         return [_tidy(each) for each in part]
     if not isinstance(part, dict):
         return part
-    tidy = {key: _tidy(value) for key, value in part.items() if not _noise(key, value)}
+    tidy = {
+        key: {name: _tidy(each) for name, each in value.items()}
+        if key in ("properties", "$defs")
+        else _tidy(value)
+        for key, value in part.items()
+        if not _noise(key, value)
+    }
     if "patternProperties" in tidy:
         tidy["additionalProperties"] = False
     choices = [each for each in tidy.get("anyOf", []) if each != {"type": "null"}]
@@ -45,14 +51,11 @@ def _tidy(part: Any) -> Any:
 
 
 def _noise(key: str, value: Any) -> bool:
-    return (key == "title" and isinstance(value, str)) or (
-        # Defaults of whole sections repeat those of their settings, in seconds and bytes.
-        key == "default" and (value is None or isinstance(value, list) or _is_section(value))
+    """Whether `key` of a schema tells an editor nothing. Defaults of whole sections are left out
+    too: they repeat those of their settings, in seconds and bytes."""
+    return key == "title" or (
+        key == "default" and (value is None or isinstance(value, list | dict))
     )
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict) and "type" not in value and "$ref" not in value
 
 
 if __name__ == "__main__":

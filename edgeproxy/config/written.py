@@ -7,7 +7,7 @@ editors is made from these classes.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
 from edgeproxy.config import grammar
 from edgeproxy.config.fields import (
@@ -47,7 +47,7 @@ def _short(key: str, form: Any) -> BeforeValidator:
     """A bare value is the long form with only `key`."""
 
     def lengthen(value: Any) -> Any:
-        return {key: value} if isinstance(value, str | list) else value
+        return value if isinstance(value, dict | BaseModel) else {key: value}
 
     return BeforeValidator(lengthen, json_schema_input_type=form)
 
