@@ -9,6 +9,7 @@ stops at any moment, sees the old file or the new one, whole.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,8 +69,8 @@ def add(
         name=name,
         digest=digest(key.credential.encode("ascii")).hex(),
         created=stamp(now),
-        not_before=None if not_before is None else stamp(not_before),
-        expires=None if expires is None else stamp(expires),
+        not_before=_stamp(not_before),
+        expires=_stamp(expires),
         plan=plan,
         scopes=list(scopes),
         groups=list(groups),
@@ -111,11 +112,11 @@ def rotate(
             id=key.id,
             digest=digest(key.credential.encode("ascii")).hex(),
             created=stamp(now),
-            expires=None if expires is None else stamp(expires),
+            expires=_stamp(expires),
             consumer=record.consumer,
             replaces=key_id,
         )
-        ends = min(record.expires, now + overlap)
+        ends = math.floor(min(record.expires, now + overlap))
         text = keyfile.replaced(file.text, key_id, _ending(record, ends, now))
         file.write(_appended(text, new))
     return key
@@ -142,9 +143,16 @@ _INHERITED = ("name", "plan", "scopes", "groups", "note")
 
 
 def _ending(record: KeyRecord, ends: float, now: float) -> dict[str, str]:
-    if record.not_before >= ends:  # never to be valid: a time before its beginning cannot be told
+    if record.not_before >= ends:  # it never begins; a file cannot say that by times
         return {"revoked": stamp(now)}
     return {"expires": stamp(ends)}
+
+
+def _stamp(when: float | None) -> str | None:
+    try:
+        return None if when is None else stamp(when)
+    except (ValueError, OverflowError, OSError):
+        raise KeyCommandError("a time must lie before the year 10000") from None
 
 
 def _without_blanks(**fields: Any) -> dict[str, Any]:
@@ -152,6 +160,10 @@ def _without_blanks(**fields: Any) -> dict[str, Any]:
 
 
 def _appended(text: bytes, found: dict[str, Any]) -> bytes:
+    if found["id"].encode() in text and any(
+        keyfile.parse_object(line)["id"] == found["id"] for _, line in keyfile.lines(text)
+    ):
+        raise KeyCommandError(f"key {found['id']} is already there: are the random bytes random?")
     try:
         return keyfile.appended(text, found)
     except ValueError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keyindex import PIECE, KeyIndex, build, slices
@@ -30,6 +31,7 @@ class Timers(Protocol):
 
 
 _Seen = tuple[int, int, int, int]
+_KEPT = "the keys loaded before stay in use"
 _log = Logger()
 
 
@@ -56,15 +58,15 @@ class KeyStore:
         self._path = path
         self._on_swap = on_swap
         self._loaded: _Seen | None = None  # what the index was built from
-        self._known: _Seen | None = None  # what needs no further look: loaded, or refused
-        self._doubted: _Seen | bool | None = False  # to be seen twice before it is believed
+        self._known: object = None  # what needs no further look: loaded, or refused
+        self._last: _Seen | None = None  # what the last look saw
         self._call: Any = None  # an IDelayedCall
         self._work: Generator[None, None, None] | None = None
         self._old: list[KeyIndex] = []
 
     def start(self) -> None:
         """Load the file, at once, and begin to watch it. Raises KeyFileError, OSError."""
-        self._known = self._loaded = _seen(self._path)
+        self._known = self._last = self._loaded = _seen(self._path)
         index = load(self._path)
         if self._loaded is None:
             self._warn("there is no such file: no API key is valid")
@@ -85,24 +87,35 @@ class KeyStore:
 
     def _look(self) -> None:
         """Once a second, while nothing is being loaded."""
-        seen = _seen(self._path)
-        if seen == self._known:
-            self._doubted = False
-            self._work = self._release_old()
-        elif self._doubtful(seen) and self._doubted != seen:
-            self._doubted = seen
+        try:
+            seen = _seen(self._path)
+        except OSError as error:
+            self._warn(f"{error.strerror}; {_KEPT}")
         else:
-            self._doubted = False
-            self._known = seen
-            self._work = self._reload(seen)
+            self._judge(seen)
         self._step()
 
+    def _judge(self, seen: _Seen | None) -> None:
+        doubtful = self._doubtful(seen)
+        if seen == self._known:
+            if seen is not None and seen == self._loaded:
+                self.trouble = ""
+            self._work = self._release_old()
+        elif not doubtful:
+            self._known = seen
+            self._work = self._reload(seen)
+
     def _doubtful(self, seen: _Seen | None) -> bool:
-        """Some editors take the file away, or cut it short, and write it the moment after."""
-        loaded = self._loaded
-        if seen is None or loaded is None:
-            return seen is None
-        return seen[0] == loaded[0] and seen[1] < loaded[1]
+        """True for what is believed only when two looks agree.
+
+        Some editors take the file away, or cut it short, and write it the moment after.
+        """
+        last, self._last = self._last, seen
+        if seen is None or seen == last:
+            return seen != last
+        # The same inode as a second ago: it was not renamed into place but is written in place.
+        in_place = last is not None and seen[0] == last[0]
+        return in_place and self._loaded is not None and seen[1] < self._loaded[1]
 
     def _step(self) -> None:
         """One slice of the work there is; other events come between two."""
@@ -110,6 +123,10 @@ class KeyStore:
             try:
                 next(self._work)
             except StopIteration:
+                self._work = None
+            except Exception:
+                # A fault of ours, or of whoever is told of the swap, must not end the watch.
+                _log.failure("{path}: loading failed", Failure(), path=str(self._path))
                 self._work = None
         if self._work is None:
             self._later(INTERVAL, self._look)
@@ -122,21 +139,22 @@ class KeyStore:
             self._warn("the file is gone: no API key is valid")
             self._swap(KeyIndex())
             return
+        index = None
         try:
             with self._path.open("rb") as file:
-                index = None
                 for index in slices(_pieces(file)):  # noqa: B007  # the last is the index
                     yield
+            changed = _seen(self._path) != seen
         except KeyFileError as error:
-            if _seen(self._path) == seen:
-                self._warn(f"{error.message}; the keys loaded before stay in use", error.line)
+            changed = _seen(self._path) != seen
+            if not changed:
+                self._warn(f"{error.message}; {_KEPT}", error.line)
                 return
         except OSError as error:
-            self._warn(f"{error.strerror}; the keys loaded before stay in use")
-            self._known = None if self._loaded else seen  # try again at the next look
-            return
-        if _seen(self._path) != seen or index is None:
-            self._known = self._loaded  # it changed meanwhile: read it again
+            self._warn(f"{error.strerror}; {_KEPT}")
+            changed = True
+        if changed or index is None:
+            self._known = object()  # unlike anything: it is read again at the next look
             return
         self._loaded = seen
         self.trouble = ""
@@ -170,10 +188,10 @@ _OURS = 3  # references to an old index: the loop variable, the list it runs ove
 
 
 def _seen(path: Path) -> _Seen | None:
-    """What tells two states of a file apart; None if there is none, or none to be seen."""
+    """What tells two states of a file apart; None if there is none. Raises OSError."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

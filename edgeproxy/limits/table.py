@@ -6,8 +6,8 @@ each newcomer, so that no call costs more because there are many callers. When a
 the table full of live entries, it shares a window with all others whose hash falls into the same of
 256 slots: their admissions count against each other, which errs only towards refusing.
 
-A table outlives reloads. A caller whose rate has changed keeps its live admissions. (Those which
-had already left under a shorter window are gone: a longer one binds in full after its own length.)
+A table outlives reloads. A caller whose rate has changed keeps its live admissions, see `group`.
+(Those which had left under a shorter window are gone: a longer one binds in full after its length.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.limits.fields import Terms
+from edgeproxy.limits.group import WindowGroup
 from edgeproxy.limits.window import OwnWindow, Window, new_window
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _STEPS = 2
 _STEPS_WHEN_FULL = 64
 _TERMS_KEPT = 64
 
+_Entry = OwnWindow | WindowGroup
+
 
 class Usage(NamedTuple):
     """A caller's standing under one limit, for people. `reset` in whole seconds."""
@@ -36,34 +39,6 @@ class Usage(NamedTuple):
     remaining: int
     reset: int
     shared: bool
-
-
-class SharedWindow:
-    """An overflow slot as one rate sees it. What it records counts under every rate of the slot."""
-
-    __slots__ = ("_own", "_slot")
-
-    def __init__(self, slot: dict[Rate, OwnWindow], own: OwnWindow) -> None:
-        self._slot = slot
-        self._own = own
-
-    @property
-    def terms(self) -> Terms:
-        return self._own.terms
-
-    @property
-    def remaining(self) -> int:
-        return self._own.remaining
-
-    def full(self, now: float) -> bool:
-        return self._own.full(now)
-
-    def record(self, now: float) -> None:
-        for window in self._slot.values():
-            window.charge(now)
-
-    def reset(self, now: float) -> int:
-        return self._own.reset(now)
 
 
 class LimitTable:
@@ -87,10 +62,10 @@ class LimitTable:
         self.name = name
         self.size = size  # may be changed; a smaller one takes effect as entries die
         self.overflows = 0
-        self._windows: dict[Hashable, OwnWindow] = {}
+        self._windows: dict[Hashable, _Entry] = {}
         self._callers: list[Hashable] = []  # the same keys, for the hand
         self._hand = 0
-        self._overflow: list[dict[Rate, OwnWindow]] = [{} for _ in range(OVERFLOW_SLOTS)]
+        self._overflow: list[WindowGroup | None] = [None] * OVERFLOW_SLOTS
         self._terms: dict[int, Terms] = {}
 
     def __len__(self) -> int:
@@ -108,39 +83,38 @@ class LimitTable:
             return self._newcomer(caller, rate, now)
         return self._changed(caller, window, rate, now)
 
-    def _changed(self, caller: Hashable, window: OwnWindow, rate: Rate, now: float) -> OwnWindow:
+    def _changed(self, caller: Hashable, window: _Entry, rate: Rate, now: float) -> _Entry:
         terms = self._terms_of(rate)
+        if isinstance(window, WindowGroup):
+            return window.under(terms, now)
         if window.terms.rate == rate:  # after a reload: another object, the same rate
             window.terms = terms
             return window
-        successor = new_window(terms)
-        successor.take_over(window.admissions(now), now)
-        self._windows[caller] = successor
-        return successor
+        group = self._windows[caller] = WindowGroup(window)
+        return group.under(terms, now)
 
     def _newcomer(self, caller: Hashable, rate: Rate, now: float) -> Window:
         self.sweep(now, _STEPS)
         if len(self._callers) >= self.size:
             self.sweep(now, _STEPS_WHEN_FULL)
-        slot = self._overflow[hash(caller) % OVERFLOW_SLOTS]
+        terms = self._terms_of(rate)
+        number = hash(caller) % OVERFLOW_SLOTS
+        slot = self._overflow[number]
         if len(self._callers) >= self.size:
             self.overflows += 1
-            return SharedWindow(slot, self._slot_window(slot, rate, now))
-        window = new_window(self._terms_of(rate))
-        if slot:  # it may have been admitted there: what is live there counts here
-            window.take_over(_live(slot, rate, now), now)
+            if slot is None:
+                slot = self._overflow[number] = WindowGroup(new_window(terms))
+            return slot.under(terms, now)
+        window: _Entry
+        if slot is None:
+            window = new_window(terms)
+        elif slot.dead(now):
+            self._overflow[number] = None
+            window = new_window(terms)
+        else:  # it may have been admitted there: what is live there counts here
+            window = slot.copy(now).under(terms, now)
         self._windows[caller] = window
         self._callers.append(caller)
-        return window
-
-    def _slot_window(self, slot: dict[Rate, OwnWindow], rate: Rate, now: float) -> OwnWindow:
-        window = slot.get(rate)
-        if window is None:
-            window = new_window(self._terms_of(rate))
-            window.take_over(_live(slot, rate, now), now)
-            for other in [other for other, held in slot.items() if held.dead(now)]:
-                del slot[other]  # rates of former configurations
-            slot[rate] = window
         return window
 
     def sweep(self, now: float, steps: int) -> int:
@@ -154,7 +128,10 @@ class LimitTable:
             if self._hand >= len(callers):
                 self._hand = 0
             caller = callers[self._hand]
-            if not self._windows[caller].dead(now):
+            window = self._windows[caller]
+            if not window.dead(now):
+                if isinstance(window, WindowGroup):
+                    self._windows[caller] = window.simplest(now)
                 self._hand += 1
                 continue
             del self._windows[caller]
@@ -169,9 +146,8 @@ class LimitTable:
         window = self._windows.get(caller)
         shared = window is None
         if window is None:
-            slot = self._overflow[hash(caller) % OVERFLOW_SLOTS].values()
-            # It is not known under which rate the caller came: show the tightest.
-            window = min((w for w in slot if not w.dead(now)), key=_room, default=None)
+            slot = self._overflow[hash(caller) % OVERFLOW_SLOTS]
+            window = None if slot is None or slot.dead(now) else slot
         if window is None:
             return None
         window.full(now)
@@ -197,17 +173,3 @@ class LimitTable:
                 self._terms.clear()
             terms = self._terms[id(rate)] = Terms(self.name, rate)
         return terms
-
-
-def _room(window: OwnWindow) -> int:
-    return window.remaining
-
-
-def _live(slot: dict[Rate, OwnWindow], rate: Rate, now: float) -> list[tuple[float, int]]:
-    """What is live in an overflow slot, as far as `rate` can tell; never less than there was.
-
-    All windows of a slot were charged for everything, but each keeps only what its own rate needs.
-    """
-    if rate in slot:
-        return slot[rate].admissions(now)
-    return sorted(item for window in slot.values() for item in window.admissions(now))

@@ -1,0 +1,175 @@
+"""The index of all keys: look-up, faults of a whole file, and building it in steps."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeproxy.identity import apikey
+from edgeproxy.identity.keyfile import LONGEST_LINE, KeyFileError
+from edgeproxy.identity.keyindex import KeyIndex, KeyState, build, slices
+
+
+def credential(number: int) -> bytes:
+    return apikey.generate(number.to_bytes(apikey.RANDOM_BYTES, "big")).encode()
+
+
+def line(number: int, **more: object) -> bytes:
+    digest = apikey.digest(credential(number)).hex()
+    return json.dumps({"id": f"k{number}", "name": f"n {number}", "digest": digest} | more).encode()
+
+
+def file_of(count: int) -> bytes:
+    return b"".join(line(number) + b"\n" for number in range(count))
+
+
+def test_known_keys_are_found_whatever_their_state() -> None:
+    index = build(line(1) + b"\n" + line(2, expires=50) + b"\n" + line(3, revoked=True))
+    assert len(index) == 3
+    for number, state in ((1, "ok"), (2, "expired"), (3, "revoked")):
+        for _ in range(2):  # asleep, then awake
+            record = index.find(credential(number), 60.0)
+            assert record is not None
+            assert record.id == f"k{number}"
+            assert record.state(60.0) is KeyState(state)
+            assert record is index.find(credential(number), 60.0)
+    assert repr(index) == "<KeyIndex 3 keys>"
+
+
+def test_the_last_use_is_remembered() -> None:
+    index = build(line(1))
+    assert index.find(credential(1), 60.0) is not None
+    record = index.find(credential(1), 61.5)
+    assert record is not None
+    assert record.used == 61.5
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=100), st.integers(0, 80))
+def test_anything_else_is_unknown(garbage: bytes, cut: int) -> None:
+    index = build(line(1))
+    good = credential(1)
+    other = (garbage, credential(2), good[:cut], good + garbage, garbage + good, good.upper())
+    for wrong in other:
+        assert wrong == good or index.find(wrong, 1.0) is None
+    # The digest itself opens nothing: a stolen key file is no use at the door.
+    assert index.find(apikey.digest(good), 1.0) is None
+    assert index.find(apikey.digest(good).hex().encode(), 1.0) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_pieces_cut_anywhere_give_the_same_index(data: st.DataObject) -> None:
+    text = b"\n\n" + file_of(3) + b"\r\n" + line(3)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    index = build(pieces)
+    assert len(index) == 4
+    for number in range(4):
+        assert index.find(credential(number), 0.0) is not None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_file_cut_in_two_is_noticed_or_was_cut_between_two_lines(data: st.DataObject) -> None:
+    text = file_of(4)
+    cut = data.draw(st.integers(0, len(text)))
+    try:
+        index = build(text[:cut])
+    except KeyFileError as error:
+        assert error.line == text[:cut].count(b"\n") + 1
+    else:
+        assert (
+            text[:cut].rstrip(b"\n") + b"\n" == text[: cut + 1] or cut == 0 or text[cut - 1] == 10
+        )
+        assert len(index) == text[: cut + 1].count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        (line(1) + b"\n" + line(1), 2, "id k1 is there twice"),
+        (line(1) + b"\n\n" + line(1, id="k9"), 3, "digest of k9 is there twice"),
+        (line(1) + b"\n\xff\n", 2, "not UTF-8"),
+        (line(1) + b"\n<html>\n", 2, "not a JSON object"),
+        (b"x" * (LONGEST_LINE + 2), 1, "longer than"),
+        (line(1) + b"\n" + b" " * (4 * LONGEST_LINE), 2, "longer than"),
+        (b"\x00" * 100, 1, "not a JSON object"),
+    ],
+)
+def test_faults_say_their_line(text: bytes, where: int, what: str) -> None:
+    with pytest.raises(KeyFileError) as caught:
+        build(text)
+    assert caught.value.line == where
+    assert caught.value.message.startswith(what)
+
+
+def test_no_keys_are_an_index_too() -> None:
+    for text in (b"", b"\n", b"\n\r\n  \n", []):
+        assert len(build(text)) == 0
+        assert build(text).find(credential(1), 0.0) is None
+
+
+def test_steps_are_of_the_size_asked_for_and_read_no_further_than_they_must() -> None:
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield line(number) + b"\n"
+
+    steps = slices(pieces(), size=100)
+    for step in range(1, 11):
+        assert next(steps) is None
+        assert taken <= 100 * step + 1
+    index = next(steps)
+    assert isinstance(index, KeyIndex)
+    assert len(index) == 1000
+    assert next(steps, "the end") == "the end"
+
+
+def test_blank_lines_are_steps_too() -> None:
+    assert sum(step is None for step in slices(b"\n" * 10_000, size=100)) == 100
+
+
+def test_no_step_takes_long_with_a_hundred_thousand_keys() -> None:
+    """The processor's time of this thread, so that a busy machine does not fail the test."""
+    text = file_of(1) + b"".join(
+        b'{"id":"k%d","name":"n","digest":"%064x"}\n' % (number, number)
+        for number in range(1, 100_000)
+    )
+    gc.collect()
+    longest, before, steps = 0.0, time.thread_time(), 0
+    for built in slices(text):
+        now = time.thread_time()
+        longest, before, steps = max(longest, now - before), now, steps + 1
+    assert steps == 401
+    assert longest < 0.020
+    assert built is not None
+    longest, before = 0.0, time.thread_time()
+    for _ in built.release():
+        now = time.thread_time()
+        longest, before = max(longest, now - before), now
+    assert longest < 0.020
+
+
+def test_keys_that_sleep_do_not_concern_the_collector() -> None:
+    index = build(file_of(2000))
+    gc.collect()
+    assert not any(gc.is_tracked(shard) for shard in index._shards)
+
+
+def test_a_released_index_knows_no_key() -> None:
+    index = build(file_of(10))
+    assert index.find(credential(1), 0.0) is not None
+    for _ in index.release():
+        pass
+    assert index.find(credential(1), 0.0) is None
+    assert index.find(credential(2), 0.0) is None
