@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import cpu, job, load
+from bench import http2 as h2
 from bench.origin import Origin
 from bench.peers.base import Peer
 from bench.process import BenchError, wait_until
@@ -41,6 +42,18 @@ def requests(bench: Bench, peer: Peer) -> float:
         time.sleep(bench.seconds)
         used, done = cpu.seconds(peer.pid) - used, bench.origin.count() - done
         run.finish(lambda: bench.origin.count() - before)
+    return used / done * 1e6
+
+
+def http2(bench: Bench, peer: Peer) -> float:
+    """CPU µs per request over HTTP/2, counted as above."""
+    before = bench.origin.count()
+    with h2.running(bench.folder, peer, bench.seconds + 2, bench.cpu) as finish:
+        wait_until(lambda: bench.origin.count() > before + 300, 15, f"{peer.name} relays no HTTP/2")
+        used, done = cpu.seconds(peer.pid), bench.origin.count()
+        time.sleep(bench.seconds)
+        used, done = cpu.seconds(peer.pid) - used, bench.origin.count() - done
+        finish()
     return used / done * 1e6
 
 
@@ -100,9 +113,14 @@ class Work(NamedTuple):
     unit: str
     measure: Callable[[Bench, Peer], float]
 
+    def suits(self, peer: Peer) -> bool:
+        """Whether the peer can do it at all."""
+        return peer.http2 or self.measure is not http2
+
 
 ROWS: dict[str, Work] = {
     "requests": Work("HTTP/1.1 keep-alive, 32 connections", "CPU µs per request", requests),
+    "http2": Work("HTTP/2, 8 connections x 16 streams, GET", "CPU µs per request", http2),
     "connections": Work("new TLS 1.3 connection and one request", "CPU µs", connections),
     "idle": Work("idle connection", "KiB", idle),
     "download": Work("download of 100 MB", "CPU ms per MB", download),

@@ -63,7 +63,8 @@ def run(plan: Plan, seconds: float) -> Result:
         for number in range(1, plan.rounds + 1):
             for row in result.rows:
                 for peer in scaled if row.name == "scale" else peers:
-                    _measure(bench, row, number, peer, result)
+                    if ROWS[row.name].suits(peer):
+                        _measure(bench, row, number, peer, result)
         _handshakes(result, served)
     return result
 

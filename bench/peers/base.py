@@ -41,6 +41,8 @@ class Peer(ABC):
     """Whether a request without a key is refused."""
     tells: tuple[str, ...] = ("id", "name", "group")
     """What of the caller the origin learns."""
+    http2 = False
+    """Whether it offers HTTP/2."""
     limits = True
     """Whether answers carry the state of the window."""
 

@@ -58,6 +58,7 @@ class Caddy(Peer):
     program = "caddy"
     policy = "keys in a map, identity fields; no limits without a plugin"
     limits = False
+    http2 = True
 
     @classmethod
     def version(cls) -> str:

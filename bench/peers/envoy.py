@@ -17,6 +17,7 @@ class Envoy(Peer):
     program = "envoy"
     policy = "API key filter, token bucket per key, consumer id and x-ratelimit fields"
     tells = ("id",)
+    http2 = True
 
     @classmethod
     def version(cls) -> str:
@@ -53,6 +54,7 @@ class Envoy(Peer):
                             "@type": f"{_TYPE}.extensions.transport_sockets.tls.v3"
                             ".DownstreamTlsContext",
                             "common_tls_context": {
+                                "alpn_protocols": ["h2", "http/1.1"],
                                 "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
                                 "tls_certificates": [
                                     {

@@ -26,7 +26,7 @@ defaults
 "upstream":"%si:%sp","total":%Ta,"connect":%Tc,"first_byte":%Tr,"end":"%ts"}}'
     unique-id-format %{{+X}}o%ci%cp%fi%fp%Ts%rt%pid
 frontend edge
-    bind 127.0.0.1:{port} ssl crt {certificate.both}
+    bind 127.0.0.1:{port} ssl crt {certificate.both} alpn h2,http/1.1
     stick-table type string len 16 size 100k expire 20s store http_req_rate({window}s)
     http-request set-var(txn.caller) req.hdr(X-API-Key),map_str({folder}/keys.map)
     http-request return status 401 hdr WWW-Authenticate Bearer if !{{ var(txn.caller) -m found }}
@@ -57,6 +57,7 @@ class HAProxy(Peer):
     name = "HAProxy"
     program = "haproxy"
     policy = "keys in a map, request rate in a stick table, identity and rate fields (no reset)"
+    http2 = True
 
     @classmethod
     def version(cls) -> str:

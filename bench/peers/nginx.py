@@ -44,7 +44,7 @@ http {{
     }}
 {policy}
     server {{
-        listen 127.0.0.1:{port} ssl backlog=4096;
+        listen 127.0.0.1:{port} ssl http2 backlog=4096;
         server_name {host};
         location / {{
 {access}
@@ -119,6 +119,7 @@ class Nginx(Peer):
     name = "nginx"
     program = "nginx"
     policy = "no keys, no limits"
+    http2 = True
     closed = limits = False
     tells: tuple[str, ...] = ()
 
