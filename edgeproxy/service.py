@@ -31,6 +31,7 @@ from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
 from edgeproxy.resource import ReverseProxyResource
 from edgeproxy.snapshot import Snapshot, compile_limits, compile_router
+from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.transport.port import PortError, bind
 from edgeproxy.upstream.fleet import Fleet
@@ -47,13 +48,19 @@ class Gateway(Service):
 
     name = "edgeproxy"
 
-    def __init__(self, reactor: Any, config: Config) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        clock: Clock | None = None,
+        network: Network = TCP,
+    ) -> None:
         self.reactor = reactor
         self.config = config
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.deadlines = Deadlines(reactor, self.clock)
         self.relay = Relay(self.clock)
-        self.fleet = Fleet(reactor, self.deadlines, self.relay)
+        self.fleet = Fleet(reactor, self.deadlines, self.relay, network)
         self.counters = Counters()
         self.log = AccessLog(reactor, self.clock, config.access_log)
         self.tls = ServerTLS(NameMap((), None, _now()))

@@ -7,7 +7,6 @@ request was whole, anything after a broken framing) is closed and never used aga
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -77,7 +76,6 @@ class Http1Client:
         "_fields",
         "_first_byte",
         "_interim",
-        "_poll",
         "_request_done",
         "_size",
         "buffer",
@@ -116,7 +114,6 @@ class Http1Client:
         self._between = 60.0
         #: Nothing of the last request can have reached the upstream.
         self.unsent = False
-        self._poll: select.poll | None = None
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -126,11 +123,7 @@ class Http1Client:
         Asked right before use: bytes that wait here belong to no request of ours, and would be
         taken for the answer to the next caller's.
         """
-        poll = self._poll
-        if poll is None:
-            poll = self._poll = select.poll()
-            poll.register(self.stream.fd, select.POLLIN)
-        return not poll.poll(0)
+        return self.stream.quiet()
 
     def request(
         self,

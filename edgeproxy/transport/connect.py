@@ -6,11 +6,13 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from edgeproxy.transport.stream import Stream, StreamProtocol
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
@@ -90,3 +92,17 @@ class Connecting:
             self._later.cancel()
         if self._socket is not None and self._later is None:
             self._reactor.removeWriter(self)
+
+
+class Network(NamedTuple):
+    """How targets are reached: over TCP, unless :mod:`edgeproxy.testing` puts memory in its place.
+
+    ``connect`` takes what :class:`Connecting` takes; ``stream`` makes a stream for a protocol out
+    of what ``connect`` has reached.
+    """
+
+    connect: Callable[..., Connecting] = Connecting
+    stream: Callable[[Any, Any, StreamProtocol], Stream] = Stream
+
+
+TCP = Network()

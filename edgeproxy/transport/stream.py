@@ -17,6 +17,7 @@ None of them is called from inside ``write``, ``close`` or ``abort``.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from typing import Any, Protocol
@@ -53,6 +54,7 @@ class Stream:
         "__weakref__",
         "_closing",
         "_pending",
+        "_poll",
         "_reading",
         "_writing",
         "backlog",
@@ -77,6 +79,7 @@ class Stream:
         self._reading = False
         self._writing = False
         self._closing = False
+        self._poll: select.poll | None = None
 
     # -- for the protocol ------------------------------------------------------------------
 
@@ -102,6 +105,16 @@ class Stream:
     @property
     def reading(self) -> bool:
         return self._reading
+
+    def quiet(self) -> bool:
+        """Whether nothing waits to be read: neither bytes nor the stream's end."""
+        if self.disconnected:
+            return False
+        poll = self._poll
+        if poll is None:
+            poll = self._poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+        return not poll.poll(0)
 
     def resume_reading(self) -> None:
         if not self._reading and not self.disconnected:

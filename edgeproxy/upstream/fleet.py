@@ -7,6 +7,7 @@ from typing import Any
 from edgeproxy.config.model import Config
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.http1.fields import response_fields
+from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.upstream.resolve import Resolver
 from edgeproxy.upstream.target import Relaying, Target, TargetOptions
@@ -18,8 +19,11 @@ _Key = tuple[object, ...]
 class Fleet:
     """See the module's text. A target whose address and options stay the same keeps its pool."""
 
-    def __init__(self, reactor: Any, deadlines: Deadlines, relay: Relaying) -> None:
+    def __init__(
+        self, reactor: Any, deadlines: Deadlines, relay: Relaying, network: Network = TCP
+    ) -> None:
         self._reactor = reactor
+        self._network = network
         self._deadlines = deadlines
         self._relay = relay
         self._targets: dict[_Key, Target] = {}
@@ -66,6 +70,7 @@ class Fleet:
                 address.port,
                 TargetOptions(response_fields(hide_software=hide), *numbers),
                 self.resolver,
+                self._network,
             )
         targets[key] = target
         return target

@@ -9,9 +9,8 @@ from twisted.logger import Logger
 
 from edgeproxy.http1.client import Failure, Http1Client
 from edgeproxy.http1.grammar import ResponseHead
-from edgeproxy.transport.connect import Connecting
+from edgeproxy.transport.connect import TCP, Connecting, Network
 from edgeproxy.transport.deadlines import NEVER, Deadlines
-from edgeproxy.transport.stream import Stream
 from edgeproxy.upstream.pool import Pool
 from edgeproxy.upstream.resolve import Resolver
 
@@ -101,6 +100,7 @@ class Target:
         port: int,
         options: TargetOptions,
         resolver: Resolver,
+        network: Network = TCP,
     ) -> None:
         self.reactor = reactor
         self.deadlines = deadlines
@@ -118,6 +118,7 @@ class Target:
         self.retired = False
         self._now = deadlines.clock.now
         self._resolver = resolver
+        self._network = network
 
     def __repr__(self) -> str:
         return f"<Target {self.authority} {self.pool!r}>"
@@ -161,7 +162,7 @@ class Target:
         family, address = found
         attempt.deadline = now + self.options.connect
         self.deadlines.waiting.add(attempt)
-        attempt.connecting = Connecting(
+        attempt.connecting = self._network.connect(
             self.reactor,
             family,
             address,
@@ -173,7 +174,7 @@ class Target:
         self.deadlines.waiting.discard(attempt)
         attempt.connecting = None
         client = Http1Client(self, self.options.fields, self.options.head_size, self._now)
-        client.stream = Stream(self.reactor, sock, client)
+        client.stream = self._network.stream(self.reactor, sock, client)
         client.stream.resume_reading()
         self.clients.add(client)
         self.deadlines.waiting.add(client)
