@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from edgeproxy.certs import folder as folder_module
-from edgeproxy.certs import watching
+from edgeproxy.certs import reading, watching
 from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
@@ -359,6 +359,59 @@ def test_a_change_that_keeps_size_and_time_is_seen(watched: Watched) -> None:
     assert watched.serves("b.example") == B.full
 
 
+@pytest.mark.parametrize(("age", "seen"), [(0, True), (1, True), (3, False)])
+def test_a_coarse_clock_hides_nothing_that_was_written_lately(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, age: int, seen: bool
+) -> None:
+    """A file system whose times do not tell two writes apart; after two seconds they do."""
+    stamp = int((NOW.timestamp() - age) * 1e9)
+    monkeypatch.setattr(reading, "_signature", lambda status: (1, 1, 1, stamp, stamp))
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", A2.full + A2.key)
+    watched.look()
+    assert watched.serves("a.example") == (A2 if seen else A1).full
+
+
+def test_a_problem_is_told_once_and_again_when_it_comes_back(
+    watched: Watched, log: list[str]
+) -> None:
+    def told() -> int:
+        return sum("x.pem" in line for line in log)
+
+    write(watched.path / "x.pem", B.key)
+    watched.folder.start()
+    assert told() == 1
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.look()
+    assert len(watched.changes) == 2
+    assert told() == 1
+    (watched.path / "x.pem").unlink()
+    watched.look()
+    write(watched.path / "x.pem", B.key)
+    watched.look()
+    assert told() == 2
+
+
+def test_what_changes_before_the_watch_stands_is_looked_at_soon(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def watch(_self: object, folders: object) -> bool:
+        """As if a file had been written between the survey and the call."""
+        if not calls:
+            write(watched.path / "a.pem", A1.full + A1.key)
+        calls.append(folders)
+        return len(calls) == 1
+
+    monkeypatch.setattr(watching.FolderWatch, "watch", watch)
+    watched.folder.start()
+    assert watched.serves("a.example") is None
+    watched.clock.advance(0.3)
+    assert watched.serves("a.example") == A1.full
+
+
 def test_look_reads_everything_now(watched: Watched) -> None:
     watched.folder.start()
     write(watched.path / "a.pem", A1.full + A1.key)
@@ -432,6 +485,15 @@ class Running:
             assert self.reactor.seconds() < end
             self.reactor.iterate(0.05)
 
+    def settle(self) -> None:
+        """Go on until nothing is left to do but the look that comes every ten seconds."""
+        self.until(
+            lambda: (
+                self.folder._work is None
+                and self.folder._timer.getTime() - self.reactor.seconds() > 5
+            )
+        )
+
     def serves(self, name: str, one: Issued) -> Callable[[], bool]:
         def check() -> bool:
             entry = self.maps[-1].choose(name)
@@ -474,6 +536,7 @@ def test_inotify_notices_files_subfolders_and_links_targets(tmp_path: Path, runn
     watcher.until(watcher.serves("a.example", A2))
     write(certs / "new" / "deep" / "b.pem", B.full + B.key)
     watcher.until(watcher.serves("b.example", B))
+    watcher.settle()
     other = issue(["b.example"], end=NOW + 80 * DAY)
     write(certs / "new" / "deep" / "b.pem", other.full + other.key)
     watcher.until(watcher.serves("b.example", other))
@@ -491,6 +554,10 @@ def test_inotify_goes_on_after_a_watched_folder_was_deleted_and_made_again(
     watcher.until(watcher.serves("b.example", B))
     write(tmp_path / "sub" / "a.pem", A2.full + A2.key)
     watcher.until(watcher.serves("a.example", A2))
+    watcher.settle()
+    shutil.rmtree(tmp_path / "sub")
+    (tmp_path / "sub").mkdir()
+    watcher.settle()
     write(tmp_path / "sub" / "a.pem", A1.full + A1.key)
     watcher.until(watcher.serves("a.example", A1))
 
@@ -508,6 +575,7 @@ def test_inotify_follows_a_kubernetes_swap_and_a_moved_folder(tmp_path: Path, ru
     (tmp_path / "vol").rename(tmp_path / "moved")
     write(tmp_path / "vol" / "b", B.full + B.key)
     watcher.until(watcher.serves("b.example", B))
+    watcher.settle()
     third = issue(["b.example"], end=NOW + 80 * DAY)
     write(tmp_path / "vol" / "b", third.full + third.key)
     watcher.until(watcher.serves("b.example", third))

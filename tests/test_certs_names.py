@@ -19,7 +19,7 @@ def chain(
     end: datetime = NOW + 30 * DAY,
     mark: str = "",
 ) -> Chain:
-    fingerprint = f"{names} {kind} {start} {end} {mark}"
+    fingerprint = f"{mark} {names} {kind} {start} {end}"
     return Chain(names, kind, start, end, b"chain", b"key", ("file",), "issuer", fingerprint)
 
 
@@ -52,7 +52,8 @@ def test_the_default_may_be_covered_by_a_wildcard() -> None:
 
 
 def test_per_key_type_the_one_that_lasts_longest_wins_in_any_order() -> None:
-    short, long = chain("a.example"), chain("a.example", end=NOW + 90 * DAY)
+    short = chain("a.example", start=NOW - DAY / 2, mark="z")
+    long = chain("a.example", end=NOW + 90 * DAY, mark="a")
     rsa = chain("a.example", kind="RSA", end=NOW + 2 * DAY)
     for chains in ([short, long, rsa], [rsa, long, short]):
         assert NameMap(chains, None, NOW).choose("a.example") == Entry(

@@ -141,8 +141,10 @@ class ServerTLS:
                 break
             bad = {rejection.chain for rejection in rejected}
             good = [chain for chain in names.chains if chain not in bad]
-            names = NameMap(good, names.default_name, names.made)
-        self._live = _Live(names, {entry: contexts[entry] for entry in names.entries})
+            names = yield from NameMap.in_steps(good, names.default_name, names.made)
+        if rejected:
+            contexts = {entry: contexts[entry] for entry in names.entries}
+        self._live = _Live(names, contexts)
         self.rejected = tuple(rejected)
 
     def _entry_context(self, entry: Entry, rejected: list[Rejected]) -> SSL.Context | None:

@@ -27,7 +27,7 @@ from edgeproxy.certs.reading import (
     read_folder,
     survey_in_steps,
 )
-from edgeproxy.certs.scan import Chain, Problem, Scan, scan_in_steps
+from edgeproxy.certs.scan import Chain, Problem, Scan, run, scan_in_steps
 from edgeproxy.certs.watching import FolderWatch
 
 __all__ = ["CertificateFolder", "kept", "read_folder"]
@@ -135,8 +135,7 @@ class CertificateFolder:
         self._finish(self._look())
 
     def _finish(self, work: Generator[None, None, None]) -> None:
-        for _ in work:
-            pass
+        run(work)
         self._work = None
         self._schedule(QUIET if self._again else INTERVAL)
 
@@ -193,7 +192,11 @@ class CertificateFolder:
         found = yield from scan_in_steps(files, now, self._memory)
         stay = kept(self.names.chains, found, survey, now)
         problems = {*found.problems, *survey.problems, *_stays(stay, survey.present)}
-        self._publish((*found.chains, *stay), tuple(sorted(problems)), now, first or outlived)
+        yield
+        chains = (*found.chains, *stay)
+        if self._told(chains, tuple(sorted(problems))) or first or outlived:
+            yield
+            self._publish((yield from NameMap.in_steps(chains, self._default, now)))
 
     def _read(self, survey: Survey, now: datetime) -> Generator[None, None, bool]:
         """Read what the survey shows as changed; True if any bytes did."""
@@ -218,24 +221,24 @@ class CertificateFolder:
         self._known = known
         return changed
 
-    def _publish(
-        self, chains: Collection[Chain], problems: tuple[Problem, ...], now: datetime, force: bool
-    ) -> None:
+    def _told(self, chains: Collection[Chain], problems: tuple[Problem, ...]) -> bool:
+        """Log what is newly wrong; True if chains or problems are others than before."""
         for problem in sorted(set(problems).difference(self.problems)):
             self.log.warn("certificates: {file}: {text}", file=problem.file, text=problem.message)
-        new = {(chain, chain.files) for chain in chains}
-        same = new == {(chain, chain.files) for chain in self.names.chains}
-        if same and problems == self.problems and not force:
-            return
+        before = [(chain, chain.files) for chain in self.names.chains]
+        same = problems == self.problems and before == [(chain, chain.files) for chain in chains]
         self.problems = problems
-        self.names = NameMap(chains, self._default, now)
+        return not same
+
+    def _publish(self, names: NameMap) -> None:
+        self.names = names
         self.log.info(
             "certificates: {names} names from {chains} certificates in {folder}",
-            names=len(self.names.by_name),
-            chains=len(self.names.chains),
+            names=len(names.by_name),
+            chains=len(names.chains),
             folder=str(self._folder),
         )
-        self._on_change(self.names, problems)
+        self._on_change(names, self.problems)
 
 
 def _stays(chains: Iterable[Chain], present: Collection[str]) -> Iterable[Problem]:

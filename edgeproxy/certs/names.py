@@ -5,14 +5,14 @@ A `NameMap` is immutable and complete: what a handshake needs is two dictionary 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
-from edgeproxy.certs.scan import Chain
+from edgeproxy.certs.scan import Chain, run
 
 __all__ = ["Candidate", "Choice", "Entry", "NameMap", "Rule", "normalise"]
 
@@ -69,19 +69,39 @@ class NameMap:
 
     __slots__ = ("_by_name", "chains", "default", "default_name", "entries", "made", "until")
 
-    def __init__(self, chains: Iterable[Chain], default: str | None, now: datetime) -> None:
-        """Choose among `chains`; `default` is a name whose entry answers where no name matches."""
+    def __init__(
+        self,
+        chains: Iterable[Chain],
+        default: str | None,
+        now: datetime,
+        chosen: Mapping[str, Entry] | None = None,
+    ) -> None:
+        """Choose among `chains`; `default` is a name whose entry answers where no name matches.
+
+        `now` is aware (UTC). `chosen` is for `in_steps`.
+        """
         self.chains: tuple[Chain, ...] = tuple(chains)
         """All chains, the losing ones too."""
         self.made: datetime = now
         self.until: datetime | None = _next_change(self.chains, now)
         """The next moment when the same chains would give another map; None for never."""
-        self._by_name: Mapping[str, Entry] = MappingProxyType(_choose(self.chains, now))
+        if chosen is None:
+            chosen = run(_choose(self.chains, now))
+        self._by_name: Mapping[str, Entry] = MappingProxyType(chosen)
         self.entries: tuple[Entry, ...] = tuple(dict.fromkeys(self._by_name.values()))
         """Each distinct entry once."""
         self.default_name: str | None = default
         self.default: Entry | None = None if default is None else self._find(default)[1]
         """The default's entry; None also when `default_name` names nothing that is here."""
+
+    @classmethod
+    def in_steps(
+        cls, chains: Iterable[Chain], default: str | None, now: datetime
+    ) -> Generator[None, None, NameMap]:
+        """Do the work of the constructor, yielding every few milliseconds."""
+        chains = tuple(chains)
+        chosen = yield from _choose(chains, now)
+        return cls(chains, default, now, chosen)
 
     def __repr__(self) -> str:
         return f"<NameMap {len(self._by_name)} names, {len(self.entries)} entries>"
@@ -140,31 +160,39 @@ class NameMap:
         return "another lasts longer or is more specific"
 
 
-def _choose(chains: Iterable[Chain], now: datetime) -> dict[str, Entry]:
-    """Return the entry for each name; equal entries are one object."""
-    valid, invalid = _best(chains, now)
-    chosen = {name: _entry(best) for name, best in valid.items()}
-    for name, best in invalid.items():
-        pattern = None if name.startswith("*.") else parent_pattern(name)
-        if name not in chosen and pattern not in valid:
-            chosen[name] = _entry(best)
-    shared: dict[Entry, Entry] = {}
-    return {name: shared.setdefault(entry, entry) for name, entry in chosen.items()}
-
-
 _Best = dict[str, dict[str, Chain]]
+_CHUNK = 500  # names or chains for which the work below takes a millisecond or two
 
 
-def _best(chains: Iterable[Chain], now: datetime) -> tuple[_Best, _Best]:
-    """Return the winner per name and key type, among the valid chains and among the others."""
+def _choose(chains: Iterable[Chain], now: datetime) -> Generator[None, None, dict[str, Entry]]:
+    """Return the entry for each name; equal entries are one object."""
     valid: _Best = {}
     invalid: _Best = {}
-    # The longest-lasting first; among equals the fingerprint decides, never the file's name.
-    for chain in sorted(chains, key=lambda c: (c.not_after, c.not_before, c.fingerprint)):
+    # The longest-lasting comes last and stays; among equals the fingerprint decides, never the
+    # file's name.
+    ordered = sorted(chains, key=lambda c: (c.not_after, c.not_before, c.fingerprint))
+    for number, chain in enumerate(ordered):
         target = valid if chain.valid(now) else invalid
         for name in chain.names:
             target.setdefault(name, {})[chain.key_type] = chain
-    return valid, invalid
+        if number % _CHUNK == 0:
+            yield
+    for name in invalid.keys() & valid.keys():
+        del invalid[name]
+    chosen: dict[str, Entry] = {}
+    shared: dict[Entry, Entry] = {}
+    for number, (name, best) in enumerate((*valid.items(), *invalid.items())):
+        if best is not valid.get(name) and _wildcard_over(name) in valid:
+            continue
+        entry = _entry(best)
+        chosen[name] = shared.setdefault(entry, entry)
+        if number % _CHUNK == 0:
+            yield
+    return chosen
+
+
+def _wildcard_over(name: str) -> str | None:
+    return None if name.startswith("*.") else parent_pattern(name)
 
 
 def _entry(best: Mapping[str, Chain]) -> Entry:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeproxy.certs.scan import Problem
+from edgeproxy.certs.scan import Problem, run
 
 MAX_FILES = 10_000
 MAX_SIZE = 1 << 20
@@ -125,25 +125,15 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every readable file below a folder, by its path relative to it.
 
     At most 10,000 files of at most 1 MiB each; links and subfolders are followed, loops end.
-    What cannot be read is left out; `edgeproxy.certs.folder.read` tells why.
+    What cannot be read is left out; a `CertificateFolder` tells why.
     """
-    steps = survey_in_steps(folder)
     files: dict[str, bytes] = {}
-    for name in _result(steps).files:
+    for name in run(survey_in_steps(folder)).files:
         try:
             files[name] = read_file(os.path.join(folder, name))[1]
         except OSError:
             continue
     return files
-
-
-def _result(steps: Generator[None, None, Survey]) -> Survey:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            survey: Survey = end.value
-            return survey
 
 
 def _link_folders(path: str) -> Iterator[str]:

@@ -8,10 +8,10 @@ each thing that is wrong. Names of files and of folders mean nothing; certbot's 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from edgeproxy.certs.certificate import Certificate
 from edgeproxy.certs.pem import Content, Key, read_content
@@ -70,15 +70,22 @@ Memory = MutableMapping[bytes, Content]
 """Parsed files by their bytes: a caller that scans again passes the same one."""
 
 
-def scan(files: Mapping[str, bytes], now: datetime, memory: Memory | None = None) -> Scan:
-    """Return the chains that the files offer. `now` is aware (UTC). Never raises."""
-    steps = scan_in_steps(files, now, memory)
+_Result = TypeVar("_Result")
+
+
+def run(steps: Generator[None, None, _Result]) -> _Result:
+    """Take all steps at once and return what they return."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            result: Scan = end.value
+            result: _Result = end.value
             return result
+
+
+def scan(files: Mapping[str, bytes], now: datetime, memory: Memory | None = None) -> Scan:
+    """Return the chains that the files offer. `now` is aware (UTC). Never raises."""
+    return run(scan_in_steps(files, now, memory))
 
 
 def scan_in_steps(
@@ -96,6 +103,10 @@ def scan_in_steps(
     memory.clear()
     memory.update(seen)
     pool = _Pool(contents)
+    for number, file in enumerate(contents):
+        pool.add(file)
+        if number % 100 == 99:
+            yield
     wrong = [Problem(f, message) for f, c in contents.items() for message in c.problems]
     wrong.extend(pool.lonely_keys())
     chains: list[Chain] = []
@@ -113,26 +124,27 @@ def scan_in_steps(
 
 
 class _Pool:
-    """Everything found in all files, each certificate and key once, with the files it stood in."""
+    """Everything found in all files, each certificate and key once, with the files it stood in.
+
+    Files are kept as the keys of a dictionary: an intermediate stands in thousands of them.
+    """
 
     def __init__(self, contents: Mapping[str, Content]) -> None:
         self.contents = contents
-        self.certificates: dict[str, tuple[Certificate, list[str]]] = {}
-        self.keys: dict[bytes, tuple[Key, list[str]]] = {}
+        self.certificates: dict[str, tuple[Certificate, dict[str, None]]] = {}
+        self.keys: dict[bytes, tuple[Key, dict[str, None]]] = {}
         self.by_subject: dict[bytes, list[Certificate]] = {}
-        for file, content in contents.items():
-            for certificate in content.certificates:
-                self._add(certificate, file)
-            for key in content.keys:
-                self.keys.setdefault(key.public_key, (key, []))[1].append(file)
 
-    def _add(self, certificate: Certificate, file: str) -> None:
-        known = self.certificates.get(certificate.fingerprint)
-        if known is None:
-            self.certificates[certificate.fingerprint] = (certificate, [file])
-            self.by_subject.setdefault(certificate.subject, []).append(certificate)
-        elif file not in known[1]:
-            known[1].append(file)
+    def add(self, file: str) -> None:
+        """Take up what one file contains."""
+        for certificate in self.contents[file].certificates:
+            known = self.certificates.get(certificate.fingerprint)
+            if known is None:
+                known = self.certificates[certificate.fingerprint] = (certificate, {})
+                self.by_subject.setdefault(certificate.subject, []).append(certificate)
+            known[1][file] = None
+        for key in self.contents[file].keys:
+            self.keys.setdefault(key.public_key, (key, {}))[1][file] = None
 
     def reason_against(self, leaf: Certificate) -> str | None:
         """Return why the certificate cannot be served, or None if it can."""
@@ -151,7 +163,7 @@ class _Pool:
                     yield Problem(file, "no certificate here belongs to this private key")
 
 
-def _chain(pool: _Pool, leaf: Certificate, places: Sequence[str], now: datetime) -> Chain:
+def _chain(pool: _Pool, leaf: Certificate, places: Collection[str], now: datetime) -> Chain:
     """Return the chain that begins with a certificate against which nothing speaks."""
     key, key_files = pool.keys[leaf.public_key]
     issuers, missing = _issuers(pool, leaf, places, now)
@@ -194,7 +206,7 @@ def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
 
 
 def _issuers(
-    pool: _Pool, leaf: Certificate, places: Sequence[str], now: datetime
+    pool: _Pool, leaf: Certificate, places: Collection[str], now: datetime
 ) -> tuple[list[Certificate], str | None]:
     """Return the intermediates from the leaf's issuer upwards, and the name of one that lacks.
 
@@ -204,7 +216,7 @@ def _issuers(
     """
     beside = {
         certificate.fingerprint: position
-        for file in reversed(places)
+        for file in reversed(tuple(places))
         for position, certificate in enumerate(pool.contents[file].certificates)
     }
 
