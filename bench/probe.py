@@ -33,4 +33,4 @@ def check(peer: Peer) -> None:
 
 def _demand(peer: Peer, holds: bool, what: str, answer: load.Answer) -> None:
     if not holds:
-        raise BenchError(f"{peer.name}: {what}:\n{answer[:1000].decode('latin-1')}")
+        raise BenchError(f"{what}:\n{answer[:1000].decode('latin-1')}")

@@ -43,9 +43,13 @@ def run(plan: Plan, seconds: float) -> Result:
     """Measure. Raises BenchError if not even the origin can be started."""
     result = Result([table.Row(name, ROWS[name].title, ROWS[name].unit) for name in plan.rows])
     cpus = sorted(os.sched_getaffinity(0))
+    result.about["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    result.about["job"] = _job()
     result.about["machine"] = f"{cpu.model()}, Linux {os.uname().release}"
     with alone(), ExitStack() as stack:
         _say(f"{result.about['machine']}, load average {os.getloadavg()[0]:.1f}")
+        if len(cpus) == 1:
+            _say("only one CPU: proxy and load share it, the figures are worth less")
         os.sched_setaffinity(0, {cpus[-1]})
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -59,10 +63,13 @@ def run(plan: Plan, seconds: float) -> Result:
             if (peer := _started(kind, setting, stack, result, kind.name))
         ]
         scaled = _scaled(plan, setting, stack, result)
+        for row in result.rows:
+            row.apart = row.name == "scale"
+            row.base = next((peer.name for peer in (scaled if row.apart else peers)), "")
         bench = Bench(folder, service, cpus[-1], seconds)
         for number in range(1, plan.rounds + 1):
             for row in result.rows:
-                for peer in scaled if row.name == "scale" else peers:
+                for peer in scaled if row.apart else peers:
                     if ROWS[row.name].suits(peer):
                         _measure(bench, row, number, peer, result)
         _handshakes(result, served)
@@ -101,12 +108,14 @@ def _started(
     try:
         stack.enter_context(peer.start())
         probe.check(peer)
-    except (BenchError, OSError) as error:
-        result.failed.append(f"{name}: {error}")
+    except (BenchError, OSError, ValueError) as error:
+        result.failed.append(_failure("start", peer, error))
         _say(f"{name}: FAILED")
         return None
-    result.about[name] = f"{peer.version()} ({peer.policy})"
-    _say(f"{name} {result.about[name]}")
+    about = f"{peer.version()} ({peer.policy})"
+    if name == kind.name:
+        result.about[name] = about
+    _say(f"{name}: {about}")
     return peer
 
 
@@ -125,12 +134,18 @@ def _measure(bench: Bench, row: table.Row, number: int, peer: Peer, result: Resu
     """One figure into the row, or one failure into the result."""
     try:
         figure = ROWS[row.name].measure(bench, peer)
-    except (BenchError, OSError) as error:
-        result.failed.append(f"{row.name}: {peer.name}, round {number}: {error}")
+    except (BenchError, OSError, ValueError) as error:  # ValueError: an answer that is no HTTP
+        result.failed.append(_failure(f"{row.name}, round {number}", peer, error))
         _say(f"round {number}  {row.name:<12} {peer.name:<28} FAILED")
     else:
         row.add(peer.name, number, figure)
         _say(f"round {number}  {row.name:<12} {peer.name:<28} {figure:8.2f}")
+
+
+def _failure(what: str, peer: Peer, error: Exception) -> str:
+    """The error with what the peer wrote last: its folder is gone when somebody reads this."""
+    written = peer.process.output() if peer.process else ""
+    return f"{what}: {peer.name}: {error}\n{written}".rstrip()
 
 
 def _handshakes(result: Result, served: certificate.Certificate) -> None:
@@ -139,6 +154,17 @@ def _handshakes(result: Result, served: certificate.Certificate) -> None:
         if row.name == "connections":
             for library, cost in (handshake.system(served), handshake.wheel(served)):
                 row.notes.append(f"bare handshake, server side, {library}: {cost:.0f} µs")
+
+
+def _job() -> str:
+    made = job.make()
+    head = made.requests(count=1)[0]
+    return (
+        f"{len(made.keys):,} keys, {job.RATE:,} per {job.WINDOW} s each; heads of "
+        f"{head.count(b': ')} fields and {len(head)} bytes; 1,000 paths; one POST of 1 KiB in ten; "
+        "answers of 1 KiB; proxy on one CPU, load and origin on another; CPU is user and system "
+        "time of the proxy's process tree"
+    )
 
 
 def _say(line: str) -> None:

@@ -11,11 +11,17 @@ END = "<!-- written by `make bench`: end -->"
 
 @dataclass
 class Row:
-    """One line of work: figures by peer and round, in the row's unit."""
+    """One line of work: figures by peer and round, in the row's unit.
+
+    `base` is the peer that the others are compared with; `apart` says that the names are not those
+    of the other rows' peers.
+    """
 
     name: str
     title: str
     unit: str
+    base: str = ""
+    apart: bool = False
     figures: dict[str, dict[int, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -29,13 +35,9 @@ class Row:
         """The lowest and the highest."""
         return min(self.figures[peer].values()), max(self.figures[peer].values())
 
-    def base(self) -> str:
-        """The peer that the others are compared with: the first one measured."""
-        return next(iter(self.figures))
-
     def ratio(self, peer: str) -> float | None:
         """Median of the ratios within each round: a machine that slows down slows both."""
-        base = self.figures[self.base()]
+        base = self.figures.get(self.base, {})
         ratios = [
             figure / base[number]
             for number, figure in self.figures[peer].items()
@@ -45,20 +47,15 @@ class Row:
 
 
 def text(rows: Iterable[Row]) -> str:
-    """The rows for a terminal."""
+    """The rows for a terminal: median (lowest-highest) and ratio to the base."""
     lines = []
     for row in rows:
         if not row.figures:
             continue
-        lines.append(f"{row.title}, {row.unit}")
+        lines.append(f"{row.title}, {row.unit}; ratio to {row.base}")
         for peer in row.figures:
-            low, high = row.span(peer)
-            lines.append(
-                f"  {peer:<36}{_short(row.median(peer)):>8}  ({_short(low)}-{_short(high)})".ljust(
-                    70
-                )
-                + _times(row.ratio(peer))
-            )
+            figures = f"{_short(row.median(peer)):>8}  {_span(row, peer):<18}"
+            lines.append(f"  {peer:<28}{figures}{_times(row.ratio(peer)):>8}")
         lines.extend(f"  {note}" for note in row.notes)
         lines.append("")
     return "\n".join(lines)
@@ -85,20 +82,20 @@ def as_json(rows: Iterable[Row]) -> dict[str, object]:
 
 
 def markdown(rows: Iterable[Row], about: Mapping[str, str]) -> str:
-    """A table of rows by peers, `median (ratio)`, and a list of what was measured with what."""
+    """A table of rows by peers, and a list of the rest: what was measured, where, with what."""
     shown = [row for row in rows if row.figures]
-    peers = list(dict.fromkeys(peer for row in shown for peer in row.figures))
+    beside = [row for row in shown if not row.apart]
+    peers = list(dict.fromkeys(peer for row in beside for peer in row.figures))
     lines = ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
-    for row in shown:
-        cells = [
-            f"{_short(row.median(peer))} ({_times(row.ratio(peer))})"
-            if peer in row.figures
-            else "-"
-            for peer in peers
-        ]
+    for row in beside:
+        cells = [_cell(row, peer) if peer in row.figures else "-" for peer in peers]
         lines.append(f"| {row.title}, {row.unit} | " + " | ".join(cells) + " |")
-    lines.append("")
-    lines.extend(f"- {note}" for row in shown for note in row.notes)
+    lines += ["", "Median, ratio to the first column within a round, lowest-highest.", ""]
+    for row in shown:
+        if row.apart:
+            figures = "; ".join(f"{peer}: {_cell(row, peer)}" for peer in row.figures)
+            lines.append(f"- {row.title}, {row.unit}: {figures}")
+        lines.extend(f"- {note}" for note in row.notes)
     lines.extend(f"- {what}: {value}" for what, value in about.items())
     return "\n".join(lines) + "\n"
 
@@ -110,6 +107,16 @@ def write(path: Path, table: str) -> None:
     after = rest.partition(END)[2] if begin else "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{table}{END}{after}")
+
+
+def _cell(row: Row, peer: str) -> str:
+    times = _times(row.ratio(peer))
+    return f"{_short(row.median(peer))} {times and f'**{times}** '}{_span(row, peer)}"
+
+
+def _span(row: Row, peer: str) -> str:
+    low, high = row.span(peer)
+    return f"({_short(low)}-{_short(high)})"
 
 
 def _short(figure: float) -> str:
