@@ -1,11 +1,12 @@
 """YAML text into nodes: core schema, places, bounds, and what is said about broken text."""
 
 import json
+import re
 
 import pytest
 import yaml
 from config_support import assert_problems, problems
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgeproxy.config import nodes
@@ -93,7 +94,10 @@ def test_json_is_read(value: object, tabs: bool) -> None:
 
 @given(json_values)
 def test_yaml_is_read(value: object) -> None:
-    assert plain(yaml.safe_dump(value, allow_unicode=True)) == value
+    # PyYAML writes YAML 1.1, in which text such as 1e3 needs no quotes.
+    text = yaml.safe_dump(value, allow_unicode=True)
+    assume(not re.search(r"[0-9]e[0-9]|0o", text))
+    assert plain(text) == value
 
 
 def test_aliases_are_read() -> None:
