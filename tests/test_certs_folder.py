@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from certs_support import (
     intermediate,
     issue,
     key,
+    root,
 )
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
@@ -184,6 +186,52 @@ def test_a_whole_certbot_folder_with_old_generations(watched: Watched) -> None:
     watched.folder.start()
     assert watched.serves("a.example") == A2.full
     assert watched.problems == {}
+
+
+def test_certbots_deploy_hook_from_the_documentation(watched: Watched, tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs/certificates.md").read_text()
+    hook = text.split("```sh\n")[1].split("```")[0]
+    assert "/etc/edgeproxy/certs" in hook and "-g edgeproxy" in hook
+    hook = hook.replace("/etc/edgeproxy/certs", str(watched.path))
+    hook = hook.replace("-g edgeproxy", f"-g {os.getgid()}")
+
+    def renew(one: Issued) -> None:
+        write(tmp_path / "live" / "a.example" / "fullchain.pem", one.full)
+        write(tmp_path / "live" / "a.example" / "privkey.pem", one.key)
+        lineage = {"RENEWED_LINEAGE": str(tmp_path / "live" / "a.example")}
+        subprocess.run(["sh", "-c", hook], check=True, env={**os.environ, **lineage})
+
+    renew(A1)
+    watched.folder.start()
+    renew(A2)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_acme_sh_and_mkcert(watched: Watched) -> None:
+    """acme.sh writes in place and may keep its own folder here; mkcert puts `+2` into names."""
+    home = watched.path / "a.example_ecc"
+    for name, data in {
+        "a.example.cer": A1.pem,
+        "a.example.key": A1.key,
+        "ca.cer": intermediate().pem,
+        "fullchain.cer": A1.full,
+        "a.example.conf": b"Le_Domain='a.example'\n",
+    }.items():
+        write(home / name, data)
+    local = issue(["localhost", "127.0.0.1", "::1"], root(), private=key("RSA"))
+    write(watched.path / "localhost+2.pem", local.full)
+    write(watched.path / "localhost+2-key.pem", local.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == A1.full
+    assert watched.serves("localhost") == local.pem
+    assert watched.problems == {}
+    (home / "fullchain.cer").write_bytes(A2.full)
+    (home / "a.example.key").write_bytes(A2.key)
+    (home / "a.example.cer").write_bytes(A2.pem)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
 
 
 def test_kubernetes_swaps_all_at_once(watched: Watched) -> None:
@@ -487,6 +535,8 @@ class Running:
 
     def settle(self) -> None:
         """Go on until nothing is left to do but the look that comes every ten seconds."""
+        for _ in range(3):  # take up what inotify has ready
+            self.reactor.iterate(0)
         self.until(
             lambda: (
                 self.folder._work is None
