@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
-from typing import NamedTuple
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.certs.development import DEFAULT_NAMES, make
-from edgeproxy.config import Config
+from edgeproxy.certs.names import NameMap
+from edgeproxy.certs.scan import scan
+from edgeproxy.config import Config, ConfigError, Problem, parse
 from edgeproxy.identity import keyadmin
 from edgeproxy.identity.apikey import RANDOM_BYTES
+
+if TYPE_CHECKING:
+    from edgeproxy.service import Gateway
 
 #: A development certificate is made anew when less than this is left of it.
 _FRESH = timedelta(days=7)
@@ -30,13 +35,25 @@ class FirstKey(NamedTuple):
     credential: str
 
 
+class Quick(NamedTuple):
+    """A gateway that is ready to be started, and the line that proves it."""
+
+    gateway: Gateway
+    curl: str
+    port: int
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
 def certificate(folder: Path) -> Path:
-    """A development certificate for this machine in ``folder``, kept while it is valid.
+    """A development certificate for this machine in ``folder``, kept while it is good.
 
     :return: its path, for ``curl --cacert``.
+    :raises OSError: it cannot be written.
     """
     chain, key = folder / "localhost.pem", folder / "localhost-key.pem"
-    if chain.exists() and key.exists() and _lasts(chain):
+    if _lasts(chain, key):
         return chain
     folder.mkdir(parents=True, exist_ok=True)
     made = make(DEFAULT_NAMES, datetime.now(UTC))
@@ -45,12 +62,17 @@ def certificate(folder: Path) -> Path:
     return chain
 
 
-def _lasts(chain: Path) -> bool:
+def _lasts(chain: Path, key: Path) -> bool:
+    """Whether both are there, belong together and will do for some days."""
     try:
-        found = x509.load_pem_x509_certificate(chain.read_bytes())
-    except (ValueError, OSError):
+        files = {"chain": chain.read_bytes(), "key": key.read_bytes()}
+    except OSError:
         return False
-    return found.not_valid_after_utc - datetime.now(UTC) > _FRESH
+    now = datetime.now(UTC)
+    return any(
+        found.not_after - now > _FRESH and set(DEFAULT_NAMES) <= set(found.names)
+        for found in scan(files, now).chains
+    )
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -67,32 +89,47 @@ def key(path: Path, name: str) -> FirstKey:
     return FirstKey(made.id, made.credential)
 
 
-def curl(port: int, cacert: Path, credential: str, path: str = "/") -> str:
-    """A command line that works as pasted, in any folder."""
-    return (
-        f"curl --cacert {_quoted(cacert)} -H 'X-API-Key: {credential}' "
-        f"https://localhost:{port}{path}"
-    )
-
-
-def _quoted(path: Path) -> str:
-    text = str(path.resolve())
-    if all(c.isalnum() or c in "/._-+" for c in text):
-        return text
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def fresh_folder(folder: Path) -> None:
-    """Make a folder for this user alone, empty of keys from before."""
+def _private_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    (folder / "keys.jsonl").unlink(missing_ok=True)
 
 
 def state_folder() -> Path:
     """Where a start without a file keeps its certificate (XDG base directories)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(base) / "edgeproxy"
+
+
+# -- what the person at the terminal gets ---------------------------------------------------------
+
+
+def curl(port: int, cacert: Path, credential: str, path: str = "/") -> str:
+    """A command line that works as pasted, in any folder."""
+    trusted = shlex.quote(os.path.abspath(cacert))
+    return f"curl --cacert {trusted} -H 'X-API-Key: {credential}' https://localhost:{port}{path}"
+
+
+def trusted(names: NameMap, folder: Path, own: Path, beside: Path) -> Path:
+    """The file by which a client verifies what answers for ``localhost``.
+
+    That is ``own``, the development certificate, unless one that was put there by somebody else
+    answers: then a file ``beside`` with what it sends. (A client that is given a certificate to
+    trust trusts that one; it need not be a root.)
+    """
+    entry = names.choose("localhost")
+    if entry is None or all(_same(folder / file, own) for c in entry.chains for file in c.files):
+        return own
+    if any(_same(folder / file, own) for chain in entry.chains for file in chain.files):
+        return own
+    beside.write_bytes(b"".join(chain.chain_pem for chain in entry.chains))
+    return beside
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+# -- a whole gateway without a configuration file ----------------------------------------------
 
 
 def relay_to(url: str, https: str) -> str:
@@ -101,7 +138,6 @@ def relay_to(url: str, https: str) -> str:
         {
             "listen": {"https": https},
             "certs": "certs",
-            "keys": "keys.jsonl",
             "access_log": "off",
             "upstreams": {"service": url},
             "routes": {"*": {"/": "service"}},
@@ -109,13 +145,66 @@ def relay_to(url: str, https: str) -> str:
     )
 
 
-def prepare(config: Config, folder: Path) -> str:
-    """Make what a start without a file needs in ``folder``.
+def gateway(
+    reactor: Any,
+    url: str,
+    https: str,
+    folder: Path,
+    prepare: Callable[[Path], object] = lambda certs: None,
+) -> Quick:
+    """A gateway that relays everything to ``url``; its state is kept in ``folder``.
 
-    :return: what to tell the person at the terminal: a curl line that works as pasted.
+    The port is taken first: when it is in use nothing is written. Each port has its own keys and
+    control socket, so that one start does not make another's key worthless; the certificate is
+    shared. ``prepare`` may put more into the folder of certificates.
+
+    :raises ConfigError: ``url`` or ``https`` is wrong.
+    :raises StartError: the gateway cannot start, the port is in use for instance.
+    :raises OSError: ``folder`` cannot be written.
     """
-    fresh_folder(folder)
+    from edgeproxy.service import Gateway, bind_all
+
+    config = _configuration(url, https, folder)
+    sockets = bind_all(config)
+    port: int = sockets[0].getsockname()[1]
+    own = folder / str(port)
+    _private_folder(folder)
+    _private_folder(own)
+    config = config.model_copy(
+        update={
+            "keys": own / "keys.jsonl",
+            "control": own / "edgeproxy.sock",
+            "access_log": own / "access.log",
+        }
+    )
+    config.keys.unlink(missing_ok=True)
     chain = certificate(config.certs.folder)
+    prepare(config.certs.folder)
     made = key(config.keys, "quickstart")
-    port = int(config.listen.https.rpartition(":")[2])
-    return curl(port, chain, made.credential)
+    ready = Gateway(reactor, config)
+    ready.prepare(sockets)
+    cacert = trusted(ready.tls.names, config.certs.folder, chain, own / "trusted.pem")
+    return Quick(ready, curl(port, cacert, made.credential), port)
+
+
+def _configuration(url: str, https: str, folder: Path) -> Config:
+    """Parse what was given on the command line; problems name the option, not a place."""
+    try:
+        parse(json.dumps({"listen": {"https": https}, "routes": {"*": {"/": {"page": True}}}}))
+    except ConfigError as error:
+        raise _of_option("--https", error) from None
+    try:
+        return parse(relay_to(url, https), "--to", folder)
+    except ConfigError as error:
+        raise _of_option("--to", error) from None
+
+
+class OptionError(ConfigError):
+    """A wrong value on the command line."""
+
+    def __str__(self) -> str:
+        return "; ".join(f"{problem.file}: {problem.message}" for problem in self.problems)
+
+
+def _of_option(option: str, error: ConfigError) -> OptionError:
+    return OptionError(Problem(option, 1, 1, each.message) for each in error.problems)

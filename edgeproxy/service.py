@@ -6,6 +6,7 @@ it reads certificates and keys, opens the log and binds the ports.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,34 @@ _log = Logger()
 
 
 class StartError(Exception):
-    """The gateway cannot start; ``str()`` says why, a line for each reason."""
+    """The gateway cannot start; ``str()`` says why, a line for each reason.
+
+    ``busy``: because a port is in use.
+    """
+
+    def __init__(self, message: str, *, busy: bool = False) -> None:
+        super().__init__(message)
+        self.busy = busy
+
+
+def bind_all(config: Config) -> list[socket.socket]:
+    """Take the ports: the one for https, then the plain one if there is one.
+
+    :raises StartError: one of them cannot be had; none is kept.
+    """
+    sockets: list[socket.socket] = []
+    for address in (config.listen.https, config.listen.http):
+        if address is None:
+            continue
+        try:
+            sockets.append(bind(*split_address(address), config.listen.backlog))
+        except PortError as error:
+            for each in sockets:
+                each.close()
+            cause = error.__cause__
+            busy = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+            raise StartError(str(error), busy=busy) from error
+    return sockets
 
 
 class Gateway(Service):
@@ -77,19 +105,14 @@ class Gateway(Service):
 
     # -- building --------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Read what has to be read, and bind the ports.
+    def prepare(self, sockets: list[socket.socket] | None = None) -> None:
+        """Read what has to be read, and bind the ports, unless they were bound already.
 
         :raises StartError: with a line for each reason.
         """
         config = self.config
-        try:
-            https = bind(*split_address(config.listen.https), config.listen.backlog)
-            sockets = [https]
-            if config.listen.http is not None:
-                sockets.append(bind(*split_address(config.listen.http), config.listen.backlog))
-        except PortError as error:
-            raise StartError(str(error)) from error
+        if sockets is None:
+            sockets = bind_all(config)
         self._check_folder(config)
         try:
             self.keys.start()

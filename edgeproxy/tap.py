@@ -7,15 +7,13 @@ background: one line for each reason on standard error, exit status 1, no traceb
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
 
-from edgeproxy.config import Config, ConfigError, load, parse
-
-SYSTEM = Path("/etc/edgeproxy/edgeproxy.yaml")
+from edgeproxy.config import ConfigError, load
+from edgeproxy.search import NOT_FOUND, SYSTEM, find_config
 
 
 class Options(usage.Options):
@@ -43,57 +41,37 @@ class Options(usage.Options):
             raise usage.UsageError(f"no argument is expected, but {args[0]!r} was given")
 
 
-def find_config(given: str | None) -> Path | None:
-    """The configuration file to use; ``None`` when none was named and none is there."""
-    if given is not None:
-        return Path(given)
-    for path in (Path("edgeproxy.yaml"), SYSTEM):
-        if path.exists():
-            return path
-    return None
-
-
 def makeService(options: Options) -> IService:
     """Build the gateway and bind its ports."""
     if sys.platform == "win32":
         _fail("edgeproxy runs on Linux and macOS; Windows is not supported")
-    reactor = _reactor()
+    reactor = chosen_reactor()
     from edgeproxy.service import Gateway, StartError
 
-    note = ""
     try:
         if options["to"] is not None:
-            config, note = _without_file(options["to"], options["https"])
-        else:
-            config = _from_file(options["config"])
-        gateway = Gateway(reactor, config)
+            return _without_file(reactor, options["to"], options["https"])
+        path = find_config(options["config"])
+        if path is None:
+            _fail(f"{NOT_FOUND}, --to URL needs none")
+        gateway = Gateway(reactor, load(path))
         gateway.prepare()
     except (ConfigError, StartError) as error:
         _fail(str(error))
-    if note:
-        print(note, flush=True)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return gateway  # type: ignore[return-value]
 
 
-def _from_file(given: str | None) -> Config:
-    path = find_config(given)
-    if path is None:
-        _fail(
-            f"no configuration: there is neither ./edgeproxy.yaml nor {SYSTEM}; "
-            "`edgeproxy init` writes one, --config FILE names one, --to URL needs none"
-        )
-    return load(path)
-
-
-def _without_file(to: str, https: str) -> tuple[Config, str]:
+def _without_file(reactor: Any, to: str, https: str) -> IService:
     from edgeproxy import quickstart
 
-    folder = quickstart.state_folder()
-    config = parse(quickstart.relay_to(to, https), "--to", folder)
-    return config, quickstart.prepare(config, folder)
+    quick = quickstart.gateway(reactor, to, https, quickstart.state_folder())
+    print(quick.curl, flush=True)
+    return quick.gateway  # type: ignore[return-value]
 
 
-def _reactor() -> Any:
+def chosen_reactor() -> Any:
     """The reactor: ours, unless twistd was told another or one is there already."""
     if "twisted.internet.reactor" not in sys.modules:
         try:
