@@ -22,8 +22,8 @@ from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
     from edgeproxy.identity.principal import Principal
-    from edgeproxy.relay import Job
     from edgeproxy.snapshot import Route, Snapshot
+    from edgeproxy.upstream.target import Target
 
 # Request ids and span ids must differ between processes; they need not be secret.
 seed(SystemRandom().getrandbits(256))
@@ -46,6 +46,9 @@ class Outcome(Enum):
 class Peer:
     """What is known of a client's connection, the same for all its requests.
 
+    ``host_view`` is kept by the resource (what the last Host field on this connection led to),
+    ``log`` by the access log (the part of a line that is the connection's).
+
     ``address`` is text (an IPv4 address is never in its IPv6 form), ``tls`` the protocol version
     and ``sni`` the name asked for, both empty without TLS; ``port`` is the listener's.
     """
@@ -67,10 +70,8 @@ class Peer:
         self.protocol = protocol
         self.tls = tls
         self.sni = sni
-        #: Kept by the resource: what the last Host field on this connection led to.
         self.host_view: object = None
-        #: Kept by the access log: the part of a line that is the connection's.
-        self.log: str | None = None
+        self.log = b""
 
     @property
     def scheme(self) -> str:
@@ -98,54 +99,85 @@ class Answering(Protocol):
 
 
 class Exchange:
-    """See the module's text. Times are monotonic seconds; sizes are bytes of bodies."""
+    """See the module's text. Times are monotonic seconds; sizes are bytes of bodies.
 
-    # Class attributes are the defaults: an instance only holds what was set.
+    ``trace`` (32 hex digits) is fresh for each request: its id, its trace id unless the caller
+    sent one, and in its first half our span. ``id`` is the same, or what a trusted proxy said.
+    ``client`` is the caller's address: the peer's, or the one that trusted proxies vouch for.
+    ``origin`` is our public origin as the client named it, ``https://host[:port]``.
+    ``credential`` is the line of the head that identified the caller; it is not passed on.
+    ``limit_lines`` are lines that every answer carries once limits were looked at, each with
+    CRLF; ``limit`` and ``remaining`` say the same to the log. ``failure`` is how a refusal on
+    behalf of somebody else is logged. ``worker`` is told when the exchange ends without its doing.
+
+    What the relay keeps: ``head_out`` and ``payload`` (the body if it was at hand whole, ``None``
+    if it is streamed, and so cannot be sent again), the targets ``tried``, ``retries``.
+    """
+
+    __slots__ = (
+        "attempts",
+        "began",
+        "client",
+        "connect_time",
+        "credential",
+        "ended",
+        "failure",
+        "first_byte",
+        "head",
+        "head_out",
+        "host",
+        "id",
+        "limit",
+        "limit_lines",
+        "method",
+        "origin",
+        "outcome",
+        "path",
+        "payload",
+        "peer",
+        "principal",
+        "query",
+        "reason",
+        "received",
+        "remaining",
+        "retries",
+        "route",
+        "sent",
+        "snapshot",
+        "source",
+        "started",
+        "status",
+        "trace",
+        "tried",
+        "upstream",
+        "worker",
+    )
+
     snapshot: Snapshot
-    path: bytes = b""
-    query: bytes = b""
-    host: str = ""
-    route: Route | None = None
-    principal: Principal | None = None
-    #: The line of the head that identified the caller; it is not passed on.
-    credential: bytes | None = None
-    #: Lines that every answer carries once limits were looked at, each with CRLF.
-    limit_lines: bytes = b""
-    #: For the log: the limit that decided, and what was left of it.
-    limit: str = ""
-    remaining: int = -1
-    #: Our public origin as the client named it: ``https://host[:port]``.
-    origin: bytes = b""
-    status: int = 0
-    outcome: Outcome | None = None
-    reason: str = ""
-    source: Source | None = None
-    received: int = 0
-    sent: int = 0
-    upstream: str = ""
-    attempts: int = 0
-    connect_time: float = -1.0
-    first_byte: float = -1.0
-    worker: Answering | None = None
-    #: What the relay keeps while it works on this.
-    job: Job | None = None
-    #: How a refusal on behalf of somebody else is logged.
-    failure: Outcome | None = None
-    began = False
-    ended = False
+    head_out: bytes
+    payload: bytes | None
 
     def __init__(self, head: RequestHead, peer: Peer, started: float) -> None:
         self.head = head
         self.method = head.method
         self.peer = peer
-        #: The caller's address: the peer's, or the one that trusted proxies vouch for.
         self.client = peer.address
         self.started = started
-        bits = b"%048x" % getrandbits(192)
-        #: 32 hex digits: the request's id and, unless the caller sent one, its trace id.
-        self.id = bits[:32]
-        #: 16 hex digits: our span, the parent that the upstream sees.
-        self.span = bits[32:]
+        self.id = self.trace = b"%032x" % getrandbits(128)
+        self.path = self.query = self.origin = self.limit_lines = b""
+        self.host = self.limit = self.reason = self.upstream = ""
+        self.route: Route | None = None
+        self.principal: Principal | None = None
+        self.credential: bytes | None = None
+        self.worker: Answering | None = None
+        self.outcome: Outcome | None = None
+        self.failure: Outcome | None = None
+        self.source: Source | None = None
+        self.tried: tuple[Target, ...] = ()
+        self.status = self.received = self.sent = self.attempts = self.retries = 0
+        self.remaining = -1
+        self.connect_time = self.first_byte = 0.0
+        self.began = self.ended = False
 
     # -- what a channel implements -----------------------------------------------------------
 
@@ -237,7 +269,8 @@ class Exchange:
             return
         self.ended = True
         self.outcome = outcome
-        worker, self.worker = self.worker, None
+        worker = self.worker
         if worker is not None:
+            self.worker = None
             worker.cancelled(self)
         self.snapshot.finished(self)

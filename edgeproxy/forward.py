@@ -54,13 +54,12 @@ class FieldRules:
 
 def request_head(
     exchange: Exchange,
-    target: bytes,
     host_line: bytes,
     forwarded: bytes,
     rules: FieldRules | None,
     identity: bytes,
 ) -> bytes:
-    """The head that the upstream gets.
+    """The head that the upstream gets; uses the lines of the request's head up.
 
     ``host_line`` is a line; ``forwarded`` and ``identity`` are lines with their CRLF.
 
@@ -68,23 +67,27 @@ def request_head(
     """
     head = exchange.head
     lines = head.lines
-    extra = b""
-    if head.keys:
-        lines = lines + [line for line in head.keys if line is not exchange.credential]
+    trace = b""
+    for line in head.keys:
+        if line is not exchange.credential:
+            lines.append(line)
     if head.connection:
         lines = _without_named(lines, head.connection)
     if head.special:
-        lines, extra = _from_special(head, lines, exchange)
+        lines, trace = _from_special(head, lines, exchange)
     if rules is not None:
         lines = rules.apply(lines)
-    return b"%b %b HTTP/1.1\r\n%b\r\n%bVia: 1.1 edgeproxy\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+    lines.insert(0, host_line)
+    fresh = exchange.trace
+    return b"%b %b%b HTTP/1.1\r\n%b\r\n%bVia: 1.1 edgeproxy\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
         head.method,
-        target,
-        b"\r\n".join([host_line, *lines]),
+        exchange.path,
+        exchange.query,
+        b"\r\n".join(lines),
         forwarded,
         identity,
         exchange.id,
-        extra or b"traceparent: 00-%b-%b-01\r\n" % (exchange.id, exchange.span),
+        trace or b"traceparent: 00-%b-%b-01\r\n" % (fresh, fresh[:16]),
     )
 
 
@@ -107,7 +110,7 @@ def _from_special(
             if match is not None and not extra:
                 extra = b"traceparent: 00-%b-%b-%b\r\n" % (
                     match.group(1),
-                    exchange.span,
+                    exchange.trace[:16],
                     match.group(2),
                 )
         elif kind is Kind.TE and b"trailers" in line.lower():

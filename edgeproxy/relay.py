@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 #: RFC 9110 9.2.2.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 _RETRIES = 2
-#: A request that may not be repeated takes a pooled connection only if it was idle this short:
-#: the shorter, the less likely that the upstream is closing it at this very moment.
-_FRESH = 1.0
-
 _STATUS = {Failure.REFUSED: 502, Failure.RESET: 502, Failure.BROKEN: 502, Failure.TIMEOUT: 504}
 _DETAIL = {
     502: "The service behind this gateway did not answer properly.",
@@ -42,36 +38,9 @@ _OUTCOME = {
 }
 
 
-class Job:
-    """What is kept for one relayed exchange while it is under way.
-
-    ``head`` goes to every target; ``payload`` is the body if it was at hand whole, ``None`` if
-    it is streamed (and so cannot be sent again once it was begun).
-    """
-
-    __slots__ = ("client", "head", "payload", "repeatable", "retries", "route", "tried", "upstream")
-
-    def __init__(
-        self, upstream: Upstream, route: Route, head: bytes, payload: bytes | None, repeatable: bool
-    ) -> None:
-        self.upstream = upstream
-        self.route = route
-        self.head = head
-        self.payload = payload
-        self.repeatable = repeatable
-        self.tried: list[Target] = []
-        self.retries = 0
-        self.client: Http1Client | None = None
-
-    def cancelled(self, exchange: Exchange) -> None:
-        """The exchange ended without the upstream's doing: its connection is of no more use."""
-        client, self.client = self.client, None
-        if client is not None:
-            client.retire()
-
-
 class Relay:
-    """One for the process. Implements :class:`edgeproxy.upstream.target.Relaying`."""
+    """One for the process. Implements :class:`edgeproxy.http1.client.Relaying` and what a target
+    tells of connections that could not be made."""
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.now
@@ -83,29 +52,27 @@ class Relay:
         upstream: Upstream,
         host_line: bytes,
         forwarded: bytes,
-        target: bytes,
     ) -> None:
         """Relay the exchange.
 
         :raises GatewayError: what the head shows to be wrong, before anything is sent.
         """
         principal = exchange.principal
-        payload = exchange.take_body()
-        head = request_head(
+        exchange.payload = exchange.take_body()
+        exchange.head_out = request_head(
             exchange,
-            target,
             host_line,
             forwarded,
             route.request_rules,
             b"" if principal is None else principal.fields,
         )
-        job = Job(upstream, route, head, payload, exchange.method in _IDEMPOTENT)
-        exchange.job = job
         upstream.budget.requests += 1
-        self._attempt(exchange, job)
+        self._attempt(exchange, upstream)
 
-    def _attempt(self, exchange: Exchange, job: Job) -> None:
-        target = job.upstream.choose(self._now(), job.tried)
+    def _attempt(self, exchange: Exchange, upstream: Upstream) -> None:
+        """Give the exchange to the next target."""
+        now = self._now()
+        target = upstream.choose(now, exchange.tried)
         if target is None:
             exchange.refuse(
                 GatewayError(
@@ -117,42 +84,38 @@ class Relay:
                 )
             )
             return
-        job.tried.append(target)
-        exchange.upstream = target.log
+        exchange.tried += (target,)
+        exchange.upstream = target.authority
         exchange.attempts += 1
-        client = target.lend(exchange, None if job.repeatable else _FRESH)
-        if client is not None:
-            self.connected(exchange, client)
-        else:
+        client = target.lend(now, exchange.method in _IDEMPOTENT)
+        if client is None:
             target.connect(exchange)
+        else:
+            self._send(exchange, client, now)
 
-    # -- from targets and connections ------------------------------------------------------------
-
-    def connected(self, exchange: Exchange, client: Http1Client) -> None:
-        job = exchange.job
-        assert job is not None
-        job.client = client
-        exchange.worker = job
-        route = job.route
-        payload = job.payload
+    def _send(self, exchange: Exchange, client: Http1Client, now: float) -> None:
+        payload = exchange.payload
+        exchange.worker = client
         client.request(
             exchange,
-            job.head if not payload else job.head + payload,
-            done=payload is not None,
-            chunked=exchange.head.chunked,
-            first_byte=route.first_byte,
-            between=route.between,
+            exchange.head_out + payload if payload else exchange.head_out,
+            payload is not None,
+            now,
         )
         if payload is None:
             exchange.stream_body(client)
 
+    # -- from targets and connections ------------------------------------------------------------
+
+    def connected(self, exchange: Exchange, client: Http1Client) -> None:
+        self._send(exchange, client, self._now())
+
     def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None:
-        job = exchange.job
-        assert job is not None
-        if job.upstream.choose(self._now(), job.tried) is None:
+        upstream = _upstream(exchange)
+        if upstream.choose(self._now(), exchange.tried) is None:
             self._give_up(exchange, why, f"{target.authority}: {why.value}")
         else:
-            self._attempt(exchange, job)
+            self._attempt(exchange, upstream)
 
     def crowded(self, exchange: Exchange, target: Target) -> None:
         exchange.refuse(
@@ -175,50 +138,49 @@ class Relay:
         head: ResponseHead,
         payload: bytes,
         done: bool,
+        now: float,
     ) -> None:
-        job = exchange.job
-        assert job is not None
-        exchange.first_byte = self._now() - exchange.started
+        route = exchange.route
+        assert route is not None and route.upstream is not None
+        exchange.first_byte = now - exchange.started
         status = head.status
-        lines = response_lines(
-            head,
-            limited=bool(exchange.limit_lines),
-            origins=job.upstream.origins,
-            public=exchange.origin,
-            rules=job.route.response_rules,
-        )
-        if exchange.method == b"HEAD" or status in (204, 304):
-            length: int | None = 0
-        else:
-            length = head.length
+        lines = head.lines
+        if head.special or route.response_rules is not None or status == 204:
+            lines = response_lines(
+                head,
+                limited=bool(exchange.limit_lines),
+                origins=route.upstream.origins,
+                public=exchange.origin,
+                rules=route.response_rules,
+            )
         if done:
-            job.client = None
             exchange.worker = None
+        bodiless = exchange.method == b"HEAD" or status in (204, 304)
+        length = 0 if bodiless else head.length
         exchange.begin(status, head.reason, lines, length, payload, done, client)
 
-    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None:
-        job = exchange.job
-        assert job is not None
-        client, job.client = job.client, None
+    def failed(
+        self, exchange: Exchange, client: Http1Client, failure: Failure, reason: str, began: bool
+    ) -> None:
         exchange.worker = None
         if began:
             exchange.reason = reason
             exchange.source = Source.UPSTREAM
-            exchange.abort()
             exchange.finish(_OUTCOME[failure])
+            exchange.abort()
             return
-        unsent = client is not None and client.unsent
+        upstream = _upstream(exchange)
         if (
-            job.payload is not None
-            and (job.repeatable or unsent)
+            exchange.payload is not None
+            and (exchange.method in _IDEMPOTENT or client.unsent)
             and failure is not Failure.BROKEN
-            and job.retries < _RETRIES
-            and job.upstream.budget.spend()
+            and exchange.retries < _RETRIES
+            and upstream.budget.spend()
         ):
-            job.retries += 1
-            if job.upstream.choose(self._now(), job.tried) is None:
-                job.tried.clear()  # every target has had its turn: begin again
-            self._attempt(exchange, job)
+            exchange.retries += 1
+            if upstream.choose(self._now(), exchange.tried) is None:
+                exchange.tried = ()  # every target has had its turn: begin again
+            self._attempt(exchange, upstream)
             return
         self._give_up(exchange, failure, reason)
 
@@ -228,3 +190,9 @@ class Relay:
         exchange.refuse(
             GatewayError(status, _DETAIL[status], source=Source.UPSTREAM, reason=reason)
         )
+
+
+def _upstream(exchange: Exchange) -> Upstream:
+    route = exchange.route
+    assert route is not None and route.upstream is not None
+    return route.upstream

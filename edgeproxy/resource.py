@@ -26,11 +26,10 @@ from edgeproxy.forward import forwarded_lines, forwarded_value, is_trusted, trus
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import split_host
 from edgeproxy.identity.keyindex import KeyIndex
-from edgeproxy.identity.keyrecord import KeyState
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
 from edgeproxy.page import welcome
-from edgeproxy.paths import normalise, strip_prefix
+from edgeproxy.paths import Path, is_clean, normalise, strip_prefix
 from edgeproxy.routing import HostTable, NoRoute, find
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 _log = Logger()
 
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([/?].*)?\Z")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,128}\Z")
 _ALL_METHODS = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_OK = KeyState.OK
 _DEFAULT_PORTS = {b"https": 443, b"http": 80}
 
 
@@ -121,6 +120,8 @@ class ReverseProxyResource(Resource):
         try:
             view = self._host(exchange, snapshot)
             route = self._route(exchange, view)
+            if snapshot.trusted:
+                _believe(exchange, snapshot)
             windows = self._address_limits(exchange, route) if route.address_limits else None
             if not route.open:
                 self._identify(exchange, route, snapshot, windows)
@@ -161,9 +162,12 @@ class ReverseProxyResource(Resource):
             view = peer.host_view = HostView(raw, peer, snapshot, names)
         exchange.host = view.name
         exchange.origin = view.origin
-        path, mark, query = target.partition(b"?")
-        exchange.path = path
-        exchange.query = mark + query
+        if b"?" in target:
+            path, _, query = target.partition(b"?")
+            exchange.path = path
+            exchange.query = b"?" + query
+        else:
+            exchange.path = target
         if view.misdirected:
             raise GatewayError(421, "This connection is not for that host.")
         if target is not head.target and not view.tables:
@@ -172,37 +176,27 @@ class ReverseProxyResource(Resource):
 
     def _route(self, exchange: Exchange, view: HostView) -> Route:
         """The route, by the path's one form; what it forbids by itself is refused here."""
-        path = normalise(exchange.path)
-        exchange.path = path.wire
+        raw = exchange.path
+        path = None if is_clean(raw) else normalise(raw)
         method = exchange.method
         try:
-            route = find(view.tables, path.decoded, method, exchange.head)
+            route = find(view.tables, raw if path is None else path.decoded, method, exchange.head)
         except NoRoute as error:
-            if error.allowed:
-                raise GatewayError(
-                    405,
-                    "This method is not allowed here.",
-                    fields=(b"Allow: " + b", ".join(sorted(error.allowed)),),
-                ) from None
-            raise GatewayError(404, "There is nothing here.", reason="no route") from None
+            raise _no_route(error.allowed) from None
         exchange.route = route
+        if path is not None:
+            exchange.path = path.wire
+            if path.slash and not route.keep_slash:
+                raise malformed(
+                    "The path holds an encoded slash; a route takes it with 'encoded_slash: keep'."
+                )
+        if route.strip:
+            exchange.path = strip_prefix(path or Path(raw, raw, False), route.strip)
         if method == b"TRACE":
             raise GatewayError(405, "TRACE is never allowed.", fields=(_ALL_METHODS,))
         expect = exchange.head.expect
         if expect is not None and expect != b"100-continue":
             raise GatewayError(417, "The only expectation understood is 100-continue.", close=True)
-        if path.slash and not route.keep_slash:
-            raise malformed(
-                "The path holds an encoded slash; a route takes it with 'encoded_slash: keep'."
-            )
-        if route.strip:
-            exchange.path = strip_prefix(path, route.strip)
-        if exchange.snapshot.trusted and is_trusted(
-            exchange.peer.address, exchange.snapshot.trusted
-        ):
-            exchange.client = trusted_chain(
-                exchange.head, exchange.peer, exchange.snapshot.trusted
-            )[0]
         return route
 
     def _address_limits(self, exchange: Exchange, route: Route) -> list[Window]:
@@ -231,9 +225,8 @@ class ReverseProxyResource(Resource):
             record = self._keys().find(credential, now)
             if record is None:
                 raise _unauthorized(_INVALID, "unknown key")
-            state = record.state(now)
-            if state is not _OK:
-                raise _unauthorized(_INVALID, f"key {record.id}: {state}")
+            if record.revoked or not record.not_before <= now < record.expires:
+                raise _unauthorized(_INVALID, f"key {record.id}: {record.state(now)}")
             principal = exchange.principal = record.principal
             if route.scopes and not route.scopes <= principal.scopes:
                 raise _forbidden(_SCOPE, "scope missing")
@@ -300,18 +293,30 @@ class ReverseProxyResource(Resource):
         forwarded = view.forwarded
         if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
             forwarded = _vouched(exchange, view, snapshot)
-        self._relay.start(
-            exchange,
-            route,
-            upstream,
-            route.host_line or view.host_line,
-            forwarded,
-            exchange.path + exchange.query,
-        )
+        self._relay.start(exchange, route, upstream, route.host_line or view.host_line, forwarded)
 
 
 _INVALID = b'Bearer error="invalid_token"'
 _SCOPE = b'Bearer error="insufficient_scope"'
+
+
+def _no_route(allowed: frozenset[bytes]) -> GatewayError:
+    if not allowed:
+        return GatewayError(404, "There is nothing here.", reason="no route")
+    fields = (b"Allow: " + b", ".join(sorted(allowed)),)
+    return GatewayError(405, "This method is not allowed here.", fields=fields)
+
+
+def _believe(exchange: Exchange, snapshot: Snapshot) -> None:
+    """Behind a trusted proxy the caller is who the proxy says, and the request's id its own."""
+    if not is_trusted(exchange.peer.address, snapshot.trusted):
+        return
+    exchange.client = trusted_chain(exchange.head, exchange.peer, snapshot.trusted)[0]
+    sent = [line for kind, line in exchange.head.special if kind is Kind.REQUEST_ID]
+    if len(sent) == 1:
+        value = sent[0].partition(b":")[2].strip(b" \t")
+        if _REQUEST_ID.match(value):
+            exchange.id = value
 
 
 def _unauthorized(challenge: bytes, reason: str) -> GatewayError:
@@ -415,9 +420,4 @@ def _vouched(exchange: Exchange, view: HostView, snapshot: Snapshot) -> bytes:
     own = dict(line.partition(b": ")[::2] for line in view.forwarded.split(b"\r\n") if line)
     for name in (b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port"):
         lines.append(name + b": " + (forwarded_value(head, name.lower()) or own[name]))
-    identifier = [line for kind, line in head.special if kind is Kind.REQUEST_ID]
-    if len(identifier) == 1:
-        value = identifier[0].partition(b":")[2].strip(b" \t")
-        if re.fullmatch(rb"[A-Za-z0-9_.:\-]{8,128}", value):
-            exchange.id = value
     return b"\r\n".join(lines) + b"\r\n"

@@ -44,6 +44,11 @@ class Rule(Generic[T]):
     order: int
     action: T
     pattern: re.Pattern[bytes] | None = field(default=None, compare=False)
+    #: Asks for nothing but the path, as most rules do.
+    plain: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", not self.methods and not self.when)
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -110,6 +115,8 @@ class HostTable(Generic[T]):
         while end > 0:
             rules = prefixes.get(path[:end])
             if rules is not None:
+                if rules[0].plain:
+                    return rules[0].action
                 action = _first(rules, method, head, seen)
                 if action is not None:
                     return action

@@ -6,6 +6,7 @@ the snapshot that it began with.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -83,8 +84,8 @@ class Route:
         self, config: RouteConfig, upstream: Upstream | None, limits: Sequence[Limit]
     ) -> None:
         self.label = label(config)
-        #: The label as it stands in the log: ready JSON, filled by the log.
-        self.log: str | None = None
+        #: The label as it stands in the log: ready JSON.
+        self.log = json.dumps(self.label).encode("ascii")
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
         self.scopes = frozenset(config.scopes)

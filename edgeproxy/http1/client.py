@@ -40,14 +40,23 @@ class State(Enum):
     DEAD = "never to be used again"
 
 
-class Owner(Protocol):
-    """The target that a connection belongs to, and what is told about an exchange on it."""
+IDLE, HEAD, BODY = State.IDLE, State.HEAD, State.BODY
+#: Answers without a body (RFC 9112 6.3).
+_BODILESS = frozenset((204, 304))
 
-    def released(self, client: Http1Client) -> None:
+
+class Owner(Protocol):
+    """The target that a connection belongs to."""
+
+    def released(self, client: Http1Client, now: float) -> None:
         """The exchange is complete and the connection may be used again."""
 
     def lost(self, client: Http1Client) -> None:
         """The connection has ended."""
+
+
+class Relaying(Protocol):
+    """Who is told what became of an exchange."""
 
     def interim(self, exchange: Exchange, head: ResponseHead) -> None: ...
 
@@ -58,10 +67,13 @@ class Owner(Protocol):
         head: ResponseHead,
         payload: bytes,
         done: bool,
+        now: float,
     ) -> None:
         """The head has come, with what of the body came along; ``done`` when that is all."""
 
-    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None:
+    def failed(
+        self, exchange: Exchange, client: Http1Client, failure: Failure, reason: str, began: bool
+    ) -> None:
         """No whole answer will come; ``began`` when its head had been passed on."""
 
 
@@ -75,16 +87,16 @@ class Http1Client:
         "_decoder",
         "_fields",
         "_first_byte",
+        "_head_size",
         "_interim",
+        "_now",
+        "_owner",
+        "_relay",
         "_request_done",
-        "_size",
         "buffer",
         "deadline",
         "exchange",
-        "head_size",
         "idle_since",
-        "now",
-        "owner",
         "reusable",
         "state",
         "stream",
@@ -94,13 +106,19 @@ class Http1Client:
     stream: Stream
 
     def __init__(
-        self, owner: Owner, fields: FieldTable, head_size: int, now: Callable[[], float]
+        self,
+        owner: Owner,
+        relay: Relaying,
+        fields: FieldTable,
+        head_size: int,
+        now: Callable[[], float],
     ) -> None:
-        self.owner = owner
-        self.now = now
+        self._owner = owner
+        self._relay = relay
+        self._now = now
         self._fields = fields
-        self.head_size = head_size
-        self.state = State.IDLE
+        self._head_size = head_size
+        self.state = IDLE
         self.buffer = b""
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
@@ -117,37 +135,21 @@ class Http1Client:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def is_quiet(self) -> bool:
-        """Whether an idle connection has neither been closed nor said anything unasked.
-
-        Asked right before use: bytes that wait here belong to no request of ours, and would be
-        taken for the answer to the next caller's.
-        """
-        return self.stream.quiet()
-
-    def request(
-        self,
-        exchange: Exchange,
-        data: bytes,
-        *,
-        done: bool,
-        chunked: bool,
-        first_byte: float,
-        between: float,
-    ) -> None:
+    def request(self, exchange: Exchange, data: bytes, done: bool, now: float) -> None:
         """Send a request's head, and all of its body if ``done``; :meth:`body` follows else.
 
-        ``first_byte`` are the seconds from the end of the request to the beginning of the
-        answer, ``between`` those between two reads of it.
+        The exchange's route says how long the answer may take to begin and to go on.
         """
+        route = exchange.route
+        assert route is not None
         self.exchange = exchange
-        self.state = State.HEAD
+        self.state = HEAD
         self._request_done = done
-        self._chunked = chunked
+        self._chunked = exchange.head.chunked
         self._interim = 0
-        self._first_byte = first_byte
-        self._between = between
-        self.deadline = self.now() + first_byte if done else NEVER
+        self._first_byte = route.first_byte
+        self._between = route.between
+        self.deadline = now + route.first_byte if done else NEVER
         self.stream.write(data)
         self.unsent = self.stream.broken
 
@@ -155,14 +157,14 @@ class Http1Client:
         self.stream.write(chunk(data) if self._chunked else data)
         if self.stream.backlog > HIGH_WATER and self.exchange is not None:
             self.exchange.pause_body()
-            self.deadline = self.now() + self._between
+            self.deadline = self._now() + self._between
 
     def body_end(self, trailers: list[bytes]) -> None:
         if self._chunked:
             self.stream.write(last_chunk(trailers))
         self._request_done = True
-        if self.state is State.HEAD:
-            self.deadline = self.now() + self._first_byte
+        if self.state is HEAD:
+            self.deadline = self._now() + self._first_byte
 
     # -- from the stream -----------------------------------------------------------------------
 
@@ -176,9 +178,12 @@ class Http1Client:
 
     def received(self, data: bytes) -> None:
         state = self.state
-        if state is State.HEAD:
-            self._read_head(self.buffer + data if self.buffer else data)
-        elif state is State.BODY:
+        if state is HEAD:
+            if self.buffer:
+                data = self.buffer + data
+                self.buffer = b""
+            self._read_head(data)
+        elif state is BODY:
             self._read_body(data)
         else:
             # An idle connection that speaks is in an unknown state.
@@ -189,51 +194,66 @@ class Http1Client:
         exchange, self.exchange = self.exchange, None
         self.reusable = False
         self.deadline = NEVER
-        self.owner.lost(self)
+        self._owner.lost(self)
         if exchange is None:
             return
-        if state is State.BODY and clean and type(self._decoder) is UntilClose:
+        if state is BODY and clean and type(self._decoder) is UntilClose:
             exchange.worker = None
             exchange.end([])
             return
-        began = state is State.BODY
-        self.owner.failed(exchange, Failure.RESET, "the connection ended early", began)
+        self._relay.failed(
+            exchange, self, Failure.RESET, "the connection ended early", state is BODY
+        )
 
     # -- answers -------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
         exchange = self.exchange
         assert exchange is not None
-        while True:
-            try:
-                found = parse_response(data, self._fields, self.head_size)
-            except ValueError as error:
-                self._break(str(error))
-                return
-            if found is None:
-                self.buffer = data
-                return
-            head, taken = found
-            data = data[taken:]
-            if head.status >= 200:
-                break
-            self._interim += 1
-            if head.status == 101 or self._interim > _MOST_INTERIM:
-                self._break("an interim answer that nobody asked for")
-                return
-            if head.status != 100:
-                self.owner.interim(exchange, head)
-            if not data:
-                self.buffer = b""
-                return
-        self.buffer = b""
-        self._begin_body(exchange, head, data)
+        try:
+            found = parse_response(data, self._fields, self._head_size)
+        except ValueError as error:
+            self._break(str(error))
+            return
+        if found is None:
+            self.buffer = data
+            return
+        head, taken = found
+        if head.status < 200:
+            self._read_interim(exchange, head, data[taken:])
+            return
+        now = self._now()
+        # What most answers are: a body of known length that came along with its head.
+        if (
+            head.length == len(data) - taken
+            and exchange.method != b"HEAD"
+            and self._request_done
+            and head.status not in _BODILESS
+            and not head.close
+        ):
+            self.exchange = None
+            self.deadline = NEVER
+            self.state = IDLE
+            self._relay.answer(exchange, self, head, data[taken:], True, now)
+            self._let_go(now)
+            return
+        self._begin_body(exchange, head, data[taken:], now)
 
-    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+    def _read_interim(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        self._interim += 1
+        if head.status == 101 or self._interim > _MOST_INTERIM:
+            self._break("an interim answer that nobody asked for")
+            return
+        if head.status != 100:
+            self._relay.interim(exchange, head)
+        if rest and self.exchange is exchange:
+            self._read_head(rest)
+
+    def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, now: float) -> None:
         if head.close:
             self.reusable = False
         decoder: Decoder
-        if exchange.method == b"HEAD" or head.status in (204, 304):
+        if exchange.method == b"HEAD" or head.status in _BODILESS:
             decoder = Length(0)
         elif head.chunked:
             decoder = Chunked()
@@ -249,14 +269,14 @@ class Http1Client:
             return
         if rest is not None and not decoder.trailers:
             self._complete(rest)
-            self.owner.answer(exchange, self, head, payload, True)
-            self._let_go()
+            self._relay.answer(exchange, self, head, payload, True, now)
+            self._let_go(now)
             return
-        self.state = State.BODY
+        self.state = BODY
         self._decoder = decoder
-        self.deadline = self.now() + self._between
-        self.owner.answer(exchange, self, head, payload, False)
-        if rest is not None:
+        self.deadline = now + self._between
+        self._relay.answer(exchange, self, head, payload, False, now)
+        if rest is not None and self.exchange is exchange:
             self._end(exchange, decoder, rest)
 
     def _read_body(self, data: bytes) -> None:
@@ -267,7 +287,7 @@ class Http1Client:
         except ValueError as error:
             self._break(str(error))
             return
-        self.deadline = self.now() + self._between
+        self.deadline = self._now() + self._between
         if payload:
             exchange.send(payload)
         if rest is not None and self.exchange is exchange:
@@ -277,35 +297,40 @@ class Http1Client:
         self._complete(rest)
         exchange.worker = None
         exchange.end([line for line in decoder.trailers if trailer_passes(line, self._fields)])
-        self._let_go()
+        self._let_go(self._now())
 
     def _complete(self, rest: bytes) -> None:
         """The answer is whole: what follows it, or a request that is not, spoils the connection."""
         self.exchange = None
         self._decoder = None
         self.deadline = NEVER
-        self.state = State.IDLE
+        self.state = IDLE
         if rest or not self._request_done:
             self.reusable = False
 
-    def _let_go(self) -> None:
-        if self.state is not State.IDLE:
+    def _let_go(self, now: float) -> None:
+        if self.state is not IDLE or self.exchange is not None:
             return
         if self.reusable and not self.stream.disconnected:
             self.stream.resume_reading()
-            self.owner.released(self)
+            self._owner.released(self, now)
         else:
             self.retire()
 
     def _break(self, reason: str) -> None:
         """What the upstream says cannot be understood: this connection is over."""
-        began = self.state is State.BODY
+        began = self.state is BODY
         exchange, self.exchange = self.exchange, None
         self.retire()
         if exchange is not None:
-            self.owner.failed(exchange, Failure.BROKEN, reason, began)
+            self._relay.failed(exchange, self, Failure.BROKEN, reason, began)
 
     # -- ends ----------------------------------------------------------------------------------
+
+    def cancelled(self, exchange: Exchange) -> None:
+        """The exchange ended without our doing: what is under way here is of no more use."""
+        if self.exchange is exchange:
+            self.retire()
 
     def retire(self) -> None:
         """Close, and never use again; an exchange on it is not told."""
@@ -321,11 +346,11 @@ class Http1Client:
         self.deadline = NEVER
         if exchange is None:
             return
-        if state is State.BODY and not self.stream.reading:
+        if state is BODY and not self.stream.reading:
             return  # we do not read because the client does not: its own deadline counts
         self.retire()
-        self.owner.failed(
-            exchange, Failure.TIMEOUT, "the upstream took too long", state is State.BODY
+        self._relay.failed(
+            exchange, self, Failure.TIMEOUT, "the upstream took too long", state is BODY
         )
 
     def pause_reading(self) -> None:
@@ -333,6 +358,6 @@ class Http1Client:
         self.deadline = NEVER
 
     def resume_reading(self) -> None:
-        if self.state is State.BODY:
-            self.deadline = self.now() + self._between
+        if self.state is BODY:
+            self.deadline = self._now() + self._between
         self.stream.resume_reading()

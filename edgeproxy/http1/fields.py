@@ -87,21 +87,47 @@ class FieldTable:
             for name in names
             for spelling in _spellings((name + b":")[:3], fold=name in folded)
         )
-        # Common spellings are found without lowering the name.
-        self.exact: dict[bytes, Kind] = dict(names)
-        for name, kind in names.items():
-            self.exact[b"-".join(part.capitalize() for part in name.split(b"-"))] = kind
+        #: Lines met before, taken apart: services and clients repeat most of theirs.
+        self.known: dict[bytes, tuple[Kind | None, bytes]] = {}
+        self._spelled: dict[bytes, Kind | None] = {}
 
     def kind(self, name: bytes) -> Kind | None:
         """What the field ``name``, as it was spelled, is to us; ``None`` if nothing."""
-        kind = self.exact.get(name)
-        if kind is not None:
-            return kind
+        spelled = self._spelled
+        if name in spelled:
+            return spelled[name]
         lower = name.lower()
         kind = self._names.get(lower)
         if kind is None and self._folded:
             kind = self._folded.get(lower.replace(b"-", b"_"))
+        if len(name) < _LONGEST_KNOWN:
+            if len(spelled) >= _MOST_KNOWN:
+                spelled.clear()
+            spelled[name] = kind
         return kind
+
+    def read(self, line: bytes) -> tuple[Kind | None, bytes]:
+        """A field line's kind and value, without the white space around it.
+
+        Asked for lines that are not in :attr:`known`; puts them there, unless they differ from
+        message to message or hold a secret. The tables are emptied when they are full, so what
+        a client invents costs others no more than this call.
+        """
+        name, _, value = line.partition(b":")
+        kind = self.kind(name)
+        found = (kind, value.strip(b" \t"))
+        if kind in _UNIQUE or len(line) >= _LONGEST_KNOWN:
+            return found
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known[line] = found
+        return found
+
+
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN = 256
+# A tuple: looking for a member of an Enum in a set calls Python code.
+_UNIQUE = (Kind.CONTENT_LENGTH, Kind.AUTHORIZATION, Kind.API_KEY, Kind.REQUEST_ID, Kind.TRACE)
 
 
 def _spellings(prefix: bytes, *, fold: bool) -> Iterable[bytes]:

@@ -22,7 +22,7 @@ _STATUS = re.compile(
 )
 _TRAILERS = re.compile(_LINES)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
-_DIGITS = re.compile(rb"[ \t]*+([0-9]{1,18})[ \t]*+\Z")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 _HOST = re.compile(
     rb"((?:[A-Za-z0-9](?:[A-Za-z0-9_\-]{0,62})(?:\.|(?=:|\Z)))+|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?\Z"
 )
@@ -109,36 +109,20 @@ def parse_request(
     :raises GatewayError: 400, 414 or 431, always with ``close``.
     """
     match = _REQUEST.match(buffer)
-    if match is None or match.end() > limits.size:
+    if match is None:
         _refuse_or_wait(buffer, limits)
         return None
+    taken = match.end()
     method, target, minor, raw = match.groups()
-    if len(target) > limits.target:
-        raise malformed("The request target is too long.", 414)
     head = RequestHead(method, target, minor, raw)
-    if len(head.lines) > limits.fields:
-        raise malformed("The request has too many header fields.", 431)
-    _read_special(head, table)
-    if head.host is None:
-        raise malformed("A request needs exactly one Host field.")
-    return head, match.end()
-
-
-def _read_special(head: RequestHead, table: FieldTable) -> None:
-    """Take the lines with a meaning out of the head and read what frames the message."""
     lines = head.lines
+    if taken > limits.size or len(target) > limits.target or len(lines) > limits.fields:
+        _refuse_size(taken, target, limits)
     prefixes = table.prefixes
-    exact = table.exact
+    known = table.known
     for line in [each for each in lines if each[:3] in prefixes]:
-        name, _, value = line.partition(b":")
-        kind = exact.get(name) or table.kind(name)
+        kind, value = known.get(line) or table.read(line)
         if kind is None:
-            continue
-        if kind is HOST:
-            if head.host is not None:
-                raise malformed("A request needs exactly one Host field.")
-            head.host = value.strip(b" \t")
-            lines.remove(line)
             continue
         if kind is CONTENT_LENGTH:
             if head.length is not None:
@@ -146,25 +130,40 @@ def _read_special(head: RequestHead, table: FieldTable) -> None:
             head.length = content_length(value)
             continue
         lines.remove(line)
-        if kind is API_KEY or kind is AUTHORIZATION:
+        if kind is HOST:
+            if head.host is not None:
+                raise malformed("A request needs exactly one Host field.")
+            head.host = value
+        elif kind is API_KEY or kind is AUTHORIZATION:
             head.keys.append(line)
         elif kind is CONNECTION:
-            _read_connection(head, value)
+            if value == b"keep-alive":
+                head.close = False
+            else:
+                _read_connection(head, value)
         else:
             head.special.append((kind, line))
             if kind is TRANSFER_ENCODING:
                 _read_transfer_encoding(head, value)
-            elif kind is EXPECT:
-                head.expect = value.strip(b" \t").lower()
+            elif kind is EXPECT and minor == b"1":  # RFC 9110 10.1.1: nothing in HTTP/1.0
+                head.expect = value.lower()
+    if head.host is None:
+        raise malformed("A request needs exactly one Host field.")
     if head.chunked and head.length is not None:
         raise malformed("Content-Length and Transfer-Encoding cannot stand together.")
+    return head, taken
+
+
+def _refuse_size(taken: int, target: bytes, limits: HeadLimits) -> None:
+    if len(target) > limits.target:
+        raise malformed("The request target is too long.", 414)
+    if taken > limits.size:
+        raise malformed("The request head is too large.", 431)
+    raise malformed("The request has too many header fields.", 431)
 
 
 def _read_connection(head: RequestHead, value: bytes) -> None:
-    options = value.strip(b" \t").lower()
-    if options == b"keep-alive":
-        head.close = False
-        return
+    options = value.lower()
     head.connection |= {option.strip(b" \t") for option in options.split(b",")} - {b""}
     if b"close" in head.connection:
         head.close = True
@@ -173,7 +172,7 @@ def _read_connection(head: RequestHead, value: bytes) -> None:
 
 
 def _read_transfer_encoding(head: RequestHead, value: bytes) -> None:
-    if head.chunked or value.strip(b" \t").lower() != b"chunked":
+    if head.chunked or value.lower() != b"chunked":
         raise malformed("Transfer-Encoding must be exactly chunked.")
     if head.minor == b"0":
         raise malformed("HTTP/1.0 has no Transfer-Encoding.")
@@ -182,10 +181,9 @@ def _read_transfer_encoding(head: RequestHead, value: bytes) -> None:
 
 def content_length(value: bytes) -> int:
     """One plain number; neither a list nor a sign (RFC 9112 6.3 allows to refuse both)."""
-    match = _DIGITS.match(value)
-    if match is None:
+    if not _DIGITS.match(value):
         raise malformed("Content-Length is not a plain number.")
-    return int(match.group(1))
+    return int(value)
 
 
 def _refuse_or_wait(buffer: bytes, limits: HeadLimits) -> None:
@@ -253,54 +251,58 @@ def parse_response(
     """
     match = _STATUS.match(buffer)
     if match is None:
-        if b"\r\n\r\n" in buffer or _BARE.search(buffer):
-            raise ValueError("malformed head")
-        if len(buffer) > size:
-            raise ValueError("head too large")
-        if not b"HTTP/1.".startswith(buffer[:7]):
-            raise ValueError("not HTTP/1")
+        _refuse_response_or_wait(buffer, size)
         return None
-    if match.end() > size:
+    taken = match.end()
+    if taken > size:
         raise ValueError("head too large")
     minor, status, reason, raw = match.groups()
     head = ResponseHead(minor, int(status), reason or b"", raw)
-    _read_response_special(head, table)
-    return head, match.end()
-
-
-def _read_response_special(head: ResponseHead, table: FieldTable) -> None:
     lines = head.lines
     prefixes = table.prefixes
-    exact = table.exact
+    known = table.known
     for line in [each for each in lines if each[:3] in prefixes]:
-        name, _, value = line.partition(b":")
-        kind = exact.get(name) or table.kind(name)
+        kind, value = known.get(line) or table.read(line)
         if kind is None:
             continue
         if kind is CONTENT_LENGTH:
-            match = _DIGITS.match(value)
-            if match is None or head.length is not None:
+            if head.length is not None or not _DIGITS.match(value):
                 raise ValueError("doubtful Content-Length")
-            head.length = int(match.group(1))
+            head.length = int(value)
             continue
         lines.remove(line)
         if kind is CONNECTION:
-            _read_response_connection(head, value)
-            continue
-        if kind is TRANSFER_ENCODING:
-            if head.chunked or value.strip(b" \t").lower() != b"chunked" or head.minor == b"0":
+            if value == b"keep-alive":
+                head.close = False
+            else:
+                _read_response_connection(head, value)
+        elif kind is TRANSFER_ENCODING:
+            if head.chunked or value.lower() != b"chunked" or minor == b"0":
                 raise ValueError("doubtful Transfer-Encoding")
             head.chunked = True
-        head.special.append((kind, line))
+        elif kind in _KEPT_ASIDE:
+            head.special.append((kind, line))
     if head.chunked and head.length is not None:
         raise ValueError("Content-Length beside Transfer-Encoding")
+    return head, taken
+
+
+#: Fields of answers that are looked at again when the answer is passed on.
+_KEPT_ASIDE = (Kind.LOCATION, Kind.RATE)
+
+
+def _refuse_response_or_wait(buffer: bytes, size: int) -> None:
+    """Tell a head that is not complete yet from one that never can be."""
+    if b"\r\n\r\n" in buffer or _BARE.search(buffer):
+        raise ValueError("malformed head")
+    if len(buffer) > size:
+        raise ValueError("head too large")
+    if not b"HTTP/1.".startswith(buffer[:7]):
+        raise ValueError("not HTTP/1")
 
 
 def _read_response_connection(head: ResponseHead, value: bytes) -> None:
-    options = value.strip(b" \t").lower()
-    if options == b"keep-alive":
-        head.close = False
-        return
+    options = value.lower()
     tokens = {option.strip(b" \t") for option in options.split(b",")}
     if b"close" in tokens:
         head.close = True

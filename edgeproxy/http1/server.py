@@ -231,8 +231,7 @@ class Http1Server:
                 self.deadline = self.now() + listener.timeouts.head
             return False
         head, taken = found
-        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
-        exchange.connection = self
+        exchange = self.exchange = Http1Exchange(self, head, self.now())
         self.requests += 1
         self._head_begun = False
         self.deadline = NEVER
@@ -255,8 +254,7 @@ class Http1Server:
         match = _REQUEST_LINE.match(self.buffer)
         method, target = match.groups() if match else (b"-", b"-")
         head = RequestHead(method, target.partition(b"?")[0], b"1", b"")
-        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
-        exchange.connection = self
+        exchange = self.exchange = Http1Exchange(self, head, self.now())
         exchange.snapshot = self.listener.snapshot()
         exchange.path = head.target
         self.buffer = b""
@@ -460,9 +458,12 @@ class Http1Server:
 class Http1Exchange(Exchange):
     """An exchange whose answer is written as HTTP/1.1."""
 
-    connection: Http1Server
-    _chunked = False
-    _bodiless = False
+    __slots__ = ("_chunked", "connection")
+
+    def __init__(self, connection: Http1Server, head: RequestHead, started: float) -> None:
+        super().__init__(head, connection.peer, started)
+        self.connection = connection
+        self._chunked = False
 
     def take_body(self) -> bytes | None:
         payload = self.connection.take_body()

@@ -18,26 +18,32 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from edgeproxy.exchange import Exchange, Peer
+from edgeproxy.exchange import Exchange, Outcome, Peer
 from edgeproxy.transport.deadlines import Clock
 
 _log = Logger()
 
-#: Bytes (about) that are collected before they are written at once.
+#: Bytes that are collected before they are written at once.
 _BATCH = 65536
 _INTERVAL = 1.0
-_VALUE = re.compile(r"=[^&]*")
-_PLAIN = re.compile(r'[^"\\\x00-\x1f\x7f-\U0010ffff]*+\Z')
+_VALUE = re.compile(rb"=[^&]*")
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]*+\Z')
+_OK = Outcome.OK
+
+
+def quoted(text: str) -> bytes:
+    """``text`` as a JSON string; control characters are escaped, all of it is ASCII."""
+    return json.dumps(text).encode("ascii")
+
+
+def _string(text: bytes) -> bytes:
+    """Bytes from the wire as a JSON string, each byte a character."""
+    return b'"%b"' % text if _PLAIN.match(text) else quoted(text.decode("latin-1"))
 
 
 @lru_cache(4096)
-def _quoted(text: str) -> str:
-    """``text`` as a JSON string; control characters are escaped, all of it is ASCII."""
-    return json.dumps(text)
-
-
-def _string(text: str) -> str:
-    return f'"{text}"' if _PLAIN.match(text) else json.dumps(text)
+def _principal(id: str) -> bytes:
+    return quoted(id)
 
 
 class AccessLog:
@@ -50,10 +56,10 @@ class AccessLog:
     def __init__(self, reactor: Any, clock: Clock, destination: Path | str) -> None:
         self._destination = destination
         self._clock = clock
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._size = 0
         self._second = -1
-        self._stamp = ""
+        self._stamp = b""
         self._fd = -1
         self.lost = 0
         self._failing = False
@@ -107,37 +113,30 @@ class AccessLog:
         second = int(unix)
         if second != self._second:
             self._second = second
-            self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        peer = exchange.peer
+            self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode("ascii")
+        started = exchange.started
         route = exchange.route
-        if route is None:
-            label = '""'
-        else:
-            label = route.log or _label(route)
         principal = exchange.principal
-        path = exchange.path.decode("latin-1")
+        path = exchange.path
         line = (
-            '{"time":"%s.%03dZ","id":"%s",%s,"client":"%s","method":"%s","host":"%s","path":%s,'
-            '"route":%s,"principal":%s,"status":%d,"received":%d,"sent":%d,"ms":%.2f,%s%s'
-            '"outcome":"%s"}\n'
+            b'{"time":"%b.%03dZ","id":"%b",%b"method":"%b","host":"%b","path":%b,"route":%b,'
+            b'"principal":%b,"status":%d,"received":%d,"sent":%d,"us":%d,%b"outcome":"%b"}\n'
             % (
                 self._stamp,
                 (unix - second) * 1000,
-                exchange.id.decode("ascii"),
-                peer.log or _connection(peer),
-                exchange.client,
-                exchange.method.decode("ascii"),
-                exchange.host,
-                _string(path),
-                label,
-                '""' if principal is None else _quoted(principal.id),
+                exchange.id,
+                exchange.peer.log or _connection(exchange.peer),
+                exchange.method,
+                exchange.host.encode("ascii"),
+                b'"%b"' % path if _PLAIN.match(path) else _string(path),
+                b'""' if route is None else route.log,
+                b'""' if principal is None else _principal(principal.id),
                 exchange.status,
                 exchange.received,
                 exchange.sent,
-                (now - exchange.started) * 1000,
-                _upstream(exchange) if exchange.attempts else "",
-                _more(exchange),
-                exchange.outcome.value if exchange.outcome is not None else "",
+                (now - started) * 1e6,
+                _details(exchange),
+                b"ok" if exchange.outcome is _OK else _outcome(exchange),
             )
         )
         self._lines.append(line)
@@ -149,7 +148,7 @@ class AccessLog:
         """Write what was collected."""
         if not self._lines:
             return
-        data = "".join(self._lines).encode("ascii", "backslashreplace")
+        data = b"".join(self._lines)
         count = len(self._lines)
         self._lines.clear()
         self._size = 0
@@ -164,40 +163,40 @@ class AccessLog:
                 _log.error("access log: {why}; lines are being lost", why=error.strerror)
 
 
-def _connection(peer: Peer) -> str:
+def _connection(peer: Peer) -> bytes:
     """The part of a line that a connection's requests share."""
-    peer.log = '"peer":"%s","tls":"%s","sni":%s,"protocol":"%s"' % (
-        peer.address,
-        peer.tls,
-        _quoted(peer.sni or ""),
-        peer.protocol,
+    peer.log = b'"peer":"%b","tls":"%b","sni":%b,"protocol":"%b",' % (
+        peer.address.encode("ascii"),
+        peer.tls.encode("ascii"),
+        quoted(peer.sni or ""),
+        peer.protocol.encode("ascii"),
     )
     return peer.log
 
 
-def _label(route: Any) -> str:
-    quoted: str = json.dumps(route.label)
-    route.log = quoted
-    return quoted
+def _outcome(exchange: Exchange) -> bytes:
+    return (exchange.outcome or Outcome.ERROR).value.encode("ascii")
 
 
-def _upstream(exchange: Exchange) -> str:
-    return '"upstream":"%s","attempts":%d,"connect_ms":%.2f,"first_byte_ms":%.2f,' % (
-        exchange.upstream,
-        exchange.attempts,
-        exchange.connect_time * 1000 if exchange.connect_time > 0 else 0,
-        exchange.first_byte * 1000 if exchange.first_byte > 0 else 0,
-    )
-
-
-def _more(exchange: Exchange) -> str:
-    """What most lines do not need."""
-    more = ""
+def _details(exchange: Exchange) -> bytes:
+    """What not every line needs; times in microseconds."""
+    details = b""
+    if exchange.attempts:
+        details = b'"upstream":"%b","attempts":%d,"connect_us":%d,"first_byte_us":%d,' % (
+            exchange.upstream.encode("ascii"),
+            exchange.attempts,
+            exchange.connect_time * 1e6,
+            exchange.first_byte * 1e6,
+        )
     if exchange.limit:
-        more = '"limit":"%s","remaining":%d,' % (exchange.limit, exchange.remaining)
+        details += b'"limit":"%b","remaining":%d,' % (
+            exchange.limit.encode("ascii"),
+            exchange.remaining,
+        )
     if exchange.query:
-        query = _VALUE.sub("=*", exchange.query[1:].decode("latin-1"))
-        more += f'"query":{_string(query)},'
+        details += b'"query":%b,' % _string(_VALUE.sub(b"=*", exchange.query[1:]))
+    if exchange.client is not exchange.peer.address:
+        details += b'"client":%b,' % quoted(exchange.client)
     if exchange.reason:
-        more += f'"reason":{json.dumps(exchange.reason)},'
-    return more
+        details += b'"reason":%b,' % quoted(exchange.reason)
+    return details

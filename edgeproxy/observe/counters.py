@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from edgeproxy.exchange import Exchange
+from edgeproxy.exchange import Exchange, Outcome
+
+_OK = Outcome.OK
 
 
 class Counters:
-    """Since the start: requests by status and outcome, and bytes of bodies both ways."""
+    """Since the start: requests by status and by outcome, and bytes of bodies both ways."""
 
-    __slots__ = ("outcomes", "received", "requests", "sent", "statuses")
+    __slots__ = ("outcomes", "received", "sent", "statuses")
 
     def __init__(self) -> None:
-        self.requests = 0
         self.received = 0
         self.sent = 0
-        self.statuses: dict[int, int] = {}
-        self.outcomes: dict[str, int] = {}
+        #: By status; 0 for those that ended without an answer.
+        self.statuses = [0] * 1000
+        #: By outcome, but for the good one.
+        self.outcomes: dict[Outcome, int] = {}
 
     def count(self, exchange: Exchange) -> None:
-        self.requests += 1
         self.received += exchange.received
         self.sent += exchange.sent
-        status = exchange.status
-        statuses = self.statuses
-        statuses[status] = statuses.get(status, 0) + 1
+        self.statuses[exchange.status] += 1
         outcome = exchange.outcome
-        if outcome is not None:
-            name = outcome._value_
-            self.outcomes[name] = self.outcomes.get(name, 0) + 1
+        if outcome is not _OK and outcome is not None:
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def as_dict(self) -> dict[str, object]:
+        requests = sum(self.statuses)
+        bad = {outcome.value: count for outcome, count in self.outcomes.items()}
         return {
-            "requests": self.requests,
+            "requests": requests,
             "received_bytes": self.received,
             "sent_bytes": self.sent,
-            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
-            "outcomes": dict(sorted(self.outcomes.items())),
+            "statuses": {str(n): count for n, count in enumerate(self.statuses) if count},
+            "outcomes": {_OK.value: requests - sum(bad.values()), **dict(sorted(bad.items()))},
         }

@@ -24,7 +24,6 @@ VIEW: Any = _ffi.buffer(BUFFER)
 
 SSL_read: Any = _lib.SSL_read
 SSL_write: Any = _lib.SSL_write
-SSL_pending: Any = _lib.SSL_pending
 from_buffer: Any = _ffi.from_buffer
 
 

@@ -15,7 +15,6 @@ from edgeproxy.transport.openssl import (
     BUFFER,
     RECORD,
     VIEW,
-    SSL_pending,
     SSL_read,
     SSL_write,
     Wants,
@@ -54,18 +53,24 @@ class TLSStream(Stream):
         name: str | None = self.connection.get_app_data()
         return self.connection.get_protocol_version_name(), name
 
+    def write(self, data: bytes) -> None:
+        size = len(data)
+        if self.backlog or size > RECORD or self.broken:
+            super().write(data)
+        elif SSL_write(self._handle, data, size) != size:
+            self._hold(data, self._send(data))
+
     def doRead(self) -> Exception | None:
         if self._shaking and not self._shake():
             return None
+        # One record at most per event, and the buffer takes a whole one: OpenSSL, which does not
+        # read ahead, then holds nothing back, and the kernel tells when there is more.
         handle = self._handle
-        while True:
-            count = SSL_read(handle, BUFFER, RECORD)
-            if count <= 0:
-                return self._read_failed(wants(handle, count))
+        count = SSL_read(handle, BUFFER, RECORD)
+        if count > 0:
             self.protocol.received(VIEW[:count])
-            # A record that OpenSSL holds already makes no descriptor readable.
-            if self.disconnected or not self._reading or not SSL_pending(handle):
-                return None
+            return None
+        return self._read_failed(wants(handle, count))
 
     def doWrite(self) -> Exception | None:
         if self._shaking or self._read_blocked:
@@ -74,19 +79,6 @@ class TLSStream(Stream):
                 self._stop_writing()
             return self.doRead()
         return super().doWrite()
-
-    def resume_reading(self) -> None:
-        if self._reading or self.disconnected:
-            return
-        super().resume_reading()
-        if not self._shaking and SSL_pending(self._handle):
-            self.reactor.callLater(0, self._read_pending)
-
-    def _read_pending(self) -> None:
-        if self._reading and not self.disconnected:
-            why = self.doRead()
-            if why is not None:
-                self._drop(why)
 
     def _shake(self) -> bool:
         """Go on with the handshake; whether it is done."""
@@ -116,23 +108,20 @@ class TLSStream(Stream):
             self.reactor.addWriter(self)
 
     def _send(self, data: bytes | memoryview) -> int:
-        size = len(data)
         if self.broken:
-            return size
+            return len(data)
         handle = self._handle
-        count: int = SSL_write(handle, data if type(data) is bytes else from_buffer(data), size)
-        if count == size:
-            return count
-        total = 0
         view = memoryview(data)
-        # Partial writes: OpenSSL returns after each record.
-        while count > 0:
+        size = len(view)
+        total = 0
+        while total < size:
+            # Partial writes: OpenSSL returns after each record.
+            count: int = SSL_write(handle, from_buffer(view[total:]), size - total)
+            if count <= 0:
+                if wants(handle, count) is Wants.WRITE:
+                    return total
+                return self._write_failed(size)
             total += count
-            if total == size:
-                return total
-            count = SSL_write(handle, from_buffer(view[total:]), size - total)
-        if wants(handle, count) is not Wants.WRITE:
-            return self._write_failed(size)
         return total
 
     def _say_goodbye(self) -> None:

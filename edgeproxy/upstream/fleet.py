@@ -10,7 +10,7 @@ from edgeproxy.http1.fields import response_fields
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.upstream.resolve import Resolver
-from edgeproxy.upstream.target import Relaying, Target, TargetOptions
+from edgeproxy.upstream.target import Connects, Target, TargetOptions
 from edgeproxy.upstream.upstream import Upstream
 
 _Key = tuple[object, ...]
@@ -20,7 +20,7 @@ class Fleet:
     """See the module's text. A target whose address and options stay the same keeps its pool."""
 
     def __init__(
-        self, reactor: Any, deadlines: Deadlines, relay: Relaying, network: Network = TCP
+        self, reactor: Any, deadlines: Deadlines, relay: Connects, network: Network = TCP
     ) -> None:
         self._reactor = reactor
         self._network = network

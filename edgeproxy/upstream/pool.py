@@ -41,14 +41,10 @@ class Pool(Generic[C, W]):
             f"<Pool open={self.open}/{self.cap} idle={len(self.idle)} waiting={len(self.waiting)}>"
         )
 
-    def take(self, now: float, fresh: float | None) -> C | None:
-        """The idle connection used last; none that was idle for longer than ``fresh`` seconds,
-        where that is given (for requests that may not be repeated)."""
+    def take(self, now: float, fresh: float) -> C | None:
+        """The idle connection used last; none that was idle for longer than ``fresh`` seconds."""
         idle = self.idle
-        if not idle:
-            return None
-        since = idle[-1].idle_since
-        if now - since > (self.idle_for if fresh is None else fresh):
+        if not idle or now - idle[-1].idle_since > fresh:
             return None
         return idle.pop()
 

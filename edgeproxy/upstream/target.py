@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from edgeproxy.http1.client import Failure, Http1Client
-from edgeproxy.http1.grammar import ResponseHead
+from edgeproxy.http1.client import Failure, Http1Client, Relaying
 from edgeproxy.transport.connect import TCP, Connecting, Network
 from edgeproxy.transport.deadlines import NEVER, Deadlines
 from edgeproxy.upstream.pool import Pool
@@ -21,22 +20,17 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class Relaying(Protocol):
-    """What a target tells about an exchange that it was given."""
+class Connects(Relaying, Protocol):
+    """What a target tells about an exchange that it was given, beside what its connections do."""
 
     def connected(self, exchange: Exchange, client: Http1Client) -> None: ...
     def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None: ...
     def crowded(self, exchange: Exchange, target: Target) -> None: ...
-    def interim(self, exchange: Exchange, head: ResponseHead) -> None: ...
-    def answer(
-        self,
-        exchange: Exchange,
-        client: Http1Client,
-        head: ResponseHead,
-        payload: bytes,
-        done: bool,
-    ) -> None: ...
-    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None: ...
+
+
+#: A request that may not be repeated takes a pooled connection only if it was idle this short,
+#: in seconds: the shorter, the less likely that the upstream is closing it at this very moment.
+_FRESH = 1.0
 
 
 class Attempt:
@@ -95,7 +89,7 @@ class Target:
         self,
         reactor: Any,
         deadlines: Deadlines,
-        relay: Relaying,
+        relay: Connects,
         host: str,
         port: int,
         options: TargetOptions,
@@ -111,7 +105,6 @@ class Target:
         shown = f"[{host}]" if ":" in host else host
         self.authority = f"{shown}:{port}"
         self.origin = f"http://{self.authority}"
-        self.log = self.authority
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
         self.skip_until = 0.0
         self.clients: set[Http1Client] = set()
@@ -125,14 +118,16 @@ class Target:
 
     # -- for the relay ---------------------------------------------------------------------------
 
-    def lend(self, exchange: Exchange, fresh: float | None) -> Http1Client | None:
-        """A pooled connection that is alive; ``None`` when :meth:`connect` has to be called."""
+    def lend(self, now: float, repeatable: bool) -> Http1Client | None:
+        """A pooled connection that is alive; ``None`` when :meth:`connect` has to be called.
+
+        Each is asked right before use whether it has been closed or said anything unasked: such
+        bytes would be taken for the answer to the next caller's request.
+        """
         pool = self.pool
         while True:
-            client = pool.take(self._now(), fresh)
-            if client is None:
-                return None
-            if client.is_quiet():
+            client = pool.take(now, pool.idle_for if repeatable else _FRESH)
+            if client is None or client.stream.quiet():
                 return client
             client.retire()
 
@@ -173,7 +168,8 @@ class Target:
     def _connected(self, attempt: Attempt, sock: socket.socket) -> None:
         self.deadlines.waiting.discard(attempt)
         attempt.connecting = None
-        client = Http1Client(self, self.options.fields, self.options.head_size, self._now)
+        options = self.options
+        client = Http1Client(self, self.relay, options.fields, options.head_size, self._now)
         client.stream = self._network.stream(self.reactor, sock, client)
         client.stream.resume_reading()
         self.clients.add(client)
@@ -181,7 +177,7 @@ class Target:
         exchange, attempt.exchange = attempt.exchange, None
         self.skip_until = 0.0
         if exchange is None:
-            self.released(client)
+            self.released(client, self._now())
         else:
             exchange.worker = None
             exchange.connect_time = self._now() - attempt.since
@@ -222,41 +218,25 @@ class Target:
 
     # -- from the connections --------------------------------------------------------------------
 
-    def released(self, client: Http1Client) -> None:
+    def released(self, client: Http1Client, now: float) -> None:
         if self.retired:
             client.retire()
             return
-        self._hand_client(self.pool.give(client, self._now()), client)
+        attempt = self.pool.give(client, now)
+        if attempt is not None:
+            self._hand_client(attempt, client)
 
     def lost(self, client: Http1Client) -> None:
         self.clients.discard(client)
         self.deadlines.waiting.discard(client)
         self._hand_on(self.pool.gone(client))
 
-    def interim(self, exchange: Exchange, head: ResponseHead) -> None:
-        self.relay.interim(exchange, head)
-
-    def answer(
-        self,
-        exchange: Exchange,
-        client: Http1Client,
-        head: ResponseHead,
-        payload: bytes,
-        done: bool,
-    ) -> None:
-        self.relay.answer(exchange, client, head, payload, done)
-
-    def failed(self, exchange: Exchange, failure: Failure, reason: str, began: bool) -> None:
-        self.relay.failed(exchange, failure, reason, began)
-
-    def _hand_client(self, attempt: Attempt | None, client: Http1Client) -> None:
+    def _hand_client(self, attempt: Attempt, client: Http1Client) -> None:
         """A connection is free: the exchange that has waited longest gets it."""
-        if attempt is None:
-            return
         self.deadlines.waiting.discard(attempt)
         exchange, attempt.exchange = attempt.exchange, None
         if exchange is None:
-            self.released(client)
+            self.released(client, self._now())
             return
         exchange.worker = None
         self.relay.connected(exchange, client)

@@ -12,23 +12,25 @@ class Upstream:
     """See the module's text. Targets take turns; one that refused lately is skipped while there
     is another."""
 
-    __slots__ = ("_turn", "budget", "name", "origins", "targets")
+    __slots__ = ("_only", "_turn", "budget", "name", "origins", "targets")
 
     def __init__(self, name: str, targets: Sequence[Target]) -> None:
         self.name = name
         self.targets = list(targets)
         self.budget = RetryBudget()
         self._turn = 0
+        self._only = self.targets[0] if len(targets) == 1 else None
         origins = {target.origin.encode("ascii") for target in targets}
         # A service may leave the default port out of its own address.
         self.origins = tuple(origins | {o.removesuffix(b":80") for o in origins})
 
     def choose(self, now: float, tried: Sequence[Target]) -> Target | None:
         """The next target; ``None`` when all have been tried."""
+        only = self._only
+        if only is not None:
+            return None if tried else only
         targets = self.targets
         count = len(targets)
-        if count == 1:
-            return None if tried else targets[0]
         start = self._turn
         self._turn = (start + 1) % count
         skipped: Target | None = None
