@@ -135,6 +135,9 @@ def test_back_from_overflow_what_was_admitted_there_counts() -> None:
     assert 3 in table._windows
     assert not admit(table, 3, SLOW, 25.999)
     assert admit(table, 3, SLOW, 26.0)
+    # From then on it is its own: what others are admitted to in the slot is not its concern.
+    assert [admit(table, 3 + 256, SLOW, 26.0) for _ in range(4)] == [True, True, True, False]
+    assert [admit(table, 3, SLOW, 26.0) for _ in range(3)] == [True, True, False]
 
 
 def test_a_table_of_dead_entries_takes_newcomers() -> None:
@@ -148,7 +151,7 @@ def test_a_table_of_dead_entries_takes_newcomers() -> None:
 
 
 def test_dead_entries_are_found_wherever_they_stand() -> None:
-    """Few dead among many live: found after at most one round of the hand, 64 steps a call."""
+    """Few dead among many live: found after at most one round of the hand, 16 steps a call."""
     for seed in range(5):
         rng = random.Random(seed)
         table = LimitTable("default", 2000)
@@ -157,7 +160,7 @@ def test_dead_entries_are_found_wherever_they_stand() -> None:
             admit(table, caller, SLOW, 0.0)
         for caller in set(range(2000)) - dead:
             admit(table, caller, SLOW, 10.0)
-        for newcomer in range(5000, 5000 + 2000 // 64 + 22):
+        for newcomer in range(5000, 5000 + 2000 // 16 + 22):
             admit(table, newcomer, SLOW, 17.0)
         assert not dead & set(table._windows)
         consistent(table)

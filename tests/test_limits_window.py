@@ -235,6 +235,8 @@ def test_charge_keeps_a_full_window_full(
     rate, times = case
     window = kind(Terms("x", rate))
     for index, now in enumerate(times):
+        if live(times[:index], now, rate.window) >= rate.count:
+            assert window.full(now)
         window.charge(now)
         arrived = live(times[: index + 1], now, rate.window)
         assert window.remaining >= 0
@@ -254,6 +256,29 @@ def test_dead_means_nothing_live(case: tuple[Rate, list[float]], kind: type[OwnW
     assert not window.dead(last + rate.window - TICK)
     late = 0 if kind is ExactWindow else rate.window / SUB_WINDOWS
     assert window.dead(last + rate.window + late)
+
+
+def test_a_successor_of_sub_windows_takes_the_latest_moment_for_all() -> None:
+    old = sliding(Rate(2, 64.0))
+    for now in (0.0, 0.5):  # one sub-window, [0, 1)
+        assert not old.full(now)
+        old.record(now)
+    new = ExactWindow(Terms("x", Rate(2, 64.0)))
+    new.take_over(old.admissions(10.0), 10.0)
+    assert new.full(64.25)  # 0.5 is live; 0.0 is not, but nobody knows which is which
+    assert not new.full(65.0)
+    assert new.remaining == 2
+    soon = ExactWindow(Terms("x", Rate(2, 64.0)))
+    soon.take_over(old.admissions(0.5), 0.5)  # none was made after now
+    assert not soon.full(64.5)
+
+
+def test_whole_seconds_are_told_as_they_are() -> None:
+    for tick in range(2000):
+        now = tick * 0.1
+        for window in (ExactWindow(Terms("x", Rate(5, 60.0))), sliding(Rate(5, 64.0))):
+            window.record(now)
+            assert window.reset(now) == (60 if isinstance(window, ExactWindow) else 65)
 
 
 def test_memory_of_a_window_is_bounded_and_given_back() -> None:

@@ -49,6 +49,9 @@ class WindowGroup:
 
     def under(self, terms: Terms, now: float) -> WindowGroup:
         """This group, seen under a rate, which is new to it or not."""
+        if not self._asked and terms.rate == self._current.terms.rate:  # one rate, as most have
+            self._current.terms = terms
+            return self
         self._asked[self._current.terms.rate] = now
         window = self._windows.get(terms.rate)
         if window is None:

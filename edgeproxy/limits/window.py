@@ -29,6 +29,8 @@ EXACT_UP_TO = 1024
 SUB_WINDOWS = 64
 
 _NEVER = math.inf
+# (63.9 + 60) - 63.9 is a little more than 60 in floating point, and 60 s must not be told as 61.
+_ROUNDING = 1e-6
 _ceil = math.ceil
 
 Admissions = list[tuple[float, int]]
@@ -93,7 +95,7 @@ class ExactWindow:
 
     def reset(self, now: float) -> int:
         left = self._first - now
-        return _ceil(left) if 0.0 < left < _NEVER else 0
+        return _ceil(left - _ROUNDING) if 0.0 < left < _NEVER else 0
 
     def _forget(self, now: float) -> None:
         leaves = self._leaves
@@ -167,7 +169,7 @@ class SlidingWindow:
 
     def reset(self, now: float) -> int:
         left = self._first - now
-        return _ceil(left) if 0.0 < left < _NEVER else 0
+        return _ceil(left - _ROUNDING) if 0.0 < left < _NEVER else 0
 
     def _open(self, made: float, count: int) -> None:
         """A sub-window that begins with admissions made at `made`."""
