@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.config import Config, ConfigError, parse
@@ -55,6 +55,7 @@ def key_of(route: Any) -> str:
     return " ".join([*route.methods, kind + route.path])
 
 
+@settings(deadline=None)
 @given(documents())
 def test_open_exactly_where_the_route_says_so(document: dict[str, Any]) -> None:
     config = loaded(document)
@@ -78,6 +79,7 @@ def without_auth(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield smaller
 
 
+@settings(deadline=None)
 @given(documents())
 def test_deleting_auth_opens_nothing(document: dict[str, Any]) -> None:
     config = loaded(document)

@@ -101,13 +101,13 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(list(Written.model_fields)), values, max_size=4))
 def test_any_values_under_known_names(document: dict[str, Any]) -> None:
     try_it(json.dumps(document, ensure_ascii=False))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_one_value_of_an_example_replaced(data: st.DataObject) -> None:
     document = yaml.safe_load(EXAMPLE)
@@ -123,7 +123,7 @@ def test_one_value_of_an_example_replaced(data: st.DataObject) -> None:
     try_it(yaml.safe_dump(document, allow_unicode=True))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, len(EXAMPLE)),
     st.integers(0, 20),
@@ -133,6 +133,7 @@ def test_any_slip_of_the_keyboard(start: int, length: int, put: str) -> None:
     try_it(EXAMPLE[:start] + put + EXAMPLE[start + length :])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=20).map(EXAMPLE.encode().__add__))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.config import grammar
@@ -250,6 +250,7 @@ FUNCTIONS: list[Callable[[str], object]] = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=50)
     | st.text("/.:%*[]@#?{}()|\\ aGET0-9", max_size=30)
@@ -264,6 +265,7 @@ def test_only_value_errors(text: str) -> None:
             assert not isinstance(error, UnicodeError) and len(str(error)) < 400
 
 
+@settings(deadline=None)
 @given(st.text("/.ab%", max_size=12))
 def test_paths_that_pass_are_as_requests_are_routed(text: str) -> None:
     try:

@@ -1,6 +1,7 @@
 """Whole configurations: what is loaded and inherited, where paths lead, included files."""
 
 import os
+import sys
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -290,6 +291,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "it is larger than 16777216 bytes" in told(tmp_path / "large")[0]
     with pytest.raises(ConfigError, match="its name cannot be a path"):
         load(Path("a\0b"))
+
+
+def test_all_files_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["edgeproxy.config.load"], "LARGEST", 100)
+    main = write(tmp_path, main="include: [ a.yaml, b.yaml ]", a="#" * 50, b="#" * 50)
+    (problem,) = told(main)
+    assert problem.startswith("main.yaml:1:20: 'b.yaml' cannot be read: it is larger than 23 bytes")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

@@ -131,6 +131,7 @@ ROUTES = [
     ("/a: { to: users, encoded_slash: »yes }", "'refuse' or 'keep' would be right"),
     ("/a: { to: users, timeouts: { »connect: 3s } }", "'connect' is not a setting here"),
     ("/a: { to: users, request: { set: { A: b }, remove: »a } }", "named under `set` already"),
+    ("/a: { to: users, request: { set: { a: b }, remove: »A } }", "named under `set` already"),
     ("/a: { to: users, request: { remove: [ A, »Content-Length ] } }", "belongs to the connection"),
     ("/a: { to: users, request: { »sett: { A: b } } }", "did you mean 'set'?"),
     ("/a: { to: users, request: { add: { A: »5 } } }", '5 is not text; put it in quotes: "5"'),

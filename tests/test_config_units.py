@@ -1,7 +1,7 @@
 """Durations, sizes, rates."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.config import units
@@ -126,6 +126,7 @@ anything = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(anything)
 def test_only_value_errors(value: object) -> None:
     for function in (duration, size, speed, rate):
@@ -137,6 +138,7 @@ def test_only_value_errors(value: object) -> None:
             assert result is not None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.floats() | st.lists(st.none()) | st.booleans())
 def test_shown_is_short(value: object) -> None:
     assert len(units.shown(value)) <= 62
