@@ -139,7 +139,11 @@ ROUTES = [
     ("/a: users\n    »GET|GET /b: users", "names a method twice"),
     ("»orders: users", "it begins with /, as in '/orders'"),
     ("/a: users\n    »/a: users", "'/a' stands here twice, first on line 4"),
-    ("GET /a: users\n    »GET|HEAD /a: users", "e.yaml:4 has a route for the same GET requests"),
+    (
+        "GET /a: users\n    »GET|HEAD /a: users",
+        "e.yaml:4 has a route for the same GET, HEAD requests",
+    ),
+    ("GET /a: users\n    »HEAD /a: users", "e.yaml:4 has a route for the same HEAD requests"),
     ("/a: [ users, »users ]", "e.yaml:4 has a route for the same requests"),
     (
         "/a: [ { to: users, when: {A: b, C: d} }, »{ to: orders, when: {c: d, a: b} } ]",

@@ -66,7 +66,7 @@ class RouteReader:
         self._defaults = defaults
         self._upstreams = upstreams
         #: What tells routes apart -> the methods already taken, and where.
-        self._taken: dict[tuple[Any, ...], list[tuple[tuple[str, ...], str]]] = {}
+        self._taken: dict[tuple[Any, ...], list[tuple[frozenset[str], str]]] = {}
 
     def take(self, reader: Reader, section: Node | None) -> None:
         """Adds the routes of one file."""
@@ -175,18 +175,19 @@ class RouteReader:
 
     def _check_taken(self, reader: Reader, route: Route, place: Node) -> None:
         """Two routes that can never be told apart: same host, path and conditions, and a method
-        that both answer."""
+        that both answer. GET answers HEAD too, as in routing."""
         sort = (route.host, route.kind, route.path, frozenset(route.when.items()))
         where = f"{reader.file}:{place.line}"
         others = self._taken.setdefault(sort, [])
+        answered = frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else set())
         for methods, other in others:
-            same = set(methods) & set(route.methods)
-            if same or methods == route.methods:
+            same = methods & answered
+            if same or not (methods or answered):
                 which = f"{', '.join(sorted(same))} " if same else ""
                 message = f"{other} has a route for the same {which}requests"
                 reader.add(place, f"{message}; change one, or tell them apart by `when`")
                 break
-        others.append((route.methods, where))
+        others.append((answered, where))
 
     def _route(
         self, form: RouteForm, host: str, key: grammar.RouteKey, file: str, line: int
