@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     reactor = _reactor()
     from edgeproxy import quickstart
     from edgeproxy.config import ConfigError
-    from edgeproxy.service import StartError
+    from edgeproxy.starting import StartError
 
     service = _service(reactor)
     try:

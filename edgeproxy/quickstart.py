@@ -162,7 +162,8 @@ def gateway(
     :raises StartError: the gateway cannot start, the port is in use for instance.
     :raises OSError: ``folder`` cannot be written.
     """
-    from edgeproxy.service import Gateway, bind_all
+    from edgeproxy.service import Gateway
+    from edgeproxy.starting import bind_all
 
     config = _configuration(url, https, folder)
     sockets = bind_all(config)

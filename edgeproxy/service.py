@@ -6,10 +6,9 @@ it reads certificates and keys, opens the log and binds the ports.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -19,7 +18,9 @@ from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
-from edgeproxy.config import Config, ConfigError, load
+from edgeproxy.changes import describe
+from edgeproxy.config import Config
+from edgeproxy.control import ControlSocket
 from edgeproxy.exchange import Exchange
 from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
@@ -30,45 +31,24 @@ from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
 from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
+from edgeproxy.reloading import Reloader, StagedFolder
 from edgeproxy.resource import ReverseProxyResource
+from edgeproxy.signals import Signals
 from edgeproxy.snapshot import Snapshot, compile_limits, compile_router
+from edgeproxy.starting import StartError, bind_all, check_folder, no_certificate
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
-from edgeproxy.transport.port import PortError, bind
 from edgeproxy.upstream.fleet import Fleet
 
 _log = Logger()
 
 
-class StartError(Exception):
-    """The gateway cannot start; ``str()`` says why, a line for each reason.
+class Built(NamedTuple):
+    """A configuration compiled, with the targets that it needs; nothing of it is in force."""
 
-    ``busy``: because a port is in use.
-    """
-
-    def __init__(self, message: str, *, busy: bool = False) -> None:
-        super().__init__(message)
-        self.busy = busy
-
-
-def bind_all(config: Config) -> list[socket.socket]:
-    """Take the ports: the one for https, then the plain one if there is one.
-
-    :raises StartError: one of them cannot be had; none is kept.
-    """
-    sockets: list[socket.socket] = []
-    for address in (config.listen.https, config.listen.http):
-        if address is None:
-            continue
-        try:
-            sockets.append(bind(*split_address(address), config.listen.backlog))
-        except PortError as error:
-            for each in sockets:
-                each.close()
-            cause = error.__cause__
-            busy = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
-            raise StartError(str(error), busy=busy) from error
-    return sockets
+    config: Config
+    snapshot: Snapshot
+    targets: Any
 
 
 class Gateway(Service):
@@ -95,13 +75,19 @@ class Gateway(Service):
         self.listeners: list[Listening] = []
         self.problems: tuple[Problem, ...] = ()
         self.draining: Deferred[None] | None = None
+        self._drain_timer: Any = None
+        self._cut = 0
         self.started = 0.0
-        self.reloads = 0
+        self.reloader = Reloader(self)
+        self.control = ControlSocket(reactor, config.control, self)
+        self.signals = Signals(reactor, self)
         self.keys = KeyStore(reactor, config.keys, _nothing)
         self.folder = self._folder(config)
+        built = self.build(config)
         self.resource = ReverseProxyResource(
-            self._snapshot(config), self.relay, self.clock, self._keys, self._names
+            built.snapshot, self.relay, self.clock, self._keys, self._names
         )
+        self.fleet.use(dict(built.snapshot.upstreams), built.targets)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -113,7 +99,7 @@ class Gateway(Service):
         config = self.config
         if sockets is None:
             sockets = bind_all(config)
-        self._check_folder(config)
+        check_folder(config.certs.folder)
         try:
             self.keys.start()
         except KeyFileError as error:
@@ -122,27 +108,17 @@ class Gateway(Service):
             raise StartError(f"{config.keys}: {error.strerror}") from error
         self.folder.start()
         if not self.tls.names.entries:
-            raise StartError(
-                f"{config.certs.folder}: no usable certificate with its key; put both there, "
-                "or make a development certificate with `edgeproxy init`"
-                + "".join(f"\n{problem.file}: {problem.message}" for problem in self.problems)
-            )
+            raise no_certificate(config.certs.folder, self.problems)
         try:
             self.log.start()
         except OSError as error:
             raise StartError(f"access log {config.access_log}: {error.strerror}") from error
+        self.control.bind()
         self._listen(sockets)
-
-    def _check_folder(self, config: Config) -> None:
-        if not config.certs.folder.is_dir():
-            raise StartError(
-                f"{config.certs.folder}: there is no such folder; `certs:` names the folder with "
-                "certificates and keys, `edgeproxy init` makes one"
-            )
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         config = self.config
-        limits = HeadLimits(config.heads.request, config.heads.target, config.heads.fields)
+        limits = _head_limits(config)
         timeouts = _timeouts(config)
         https = Listening(
             self.reactor, self.deadlines, sockets[0], config.listen.connections, self._context
@@ -171,15 +147,38 @@ class Gateway(Service):
         self.problems = problems
         self.tls.swap(names)
 
-    def _snapshot(self, config: Config) -> Snapshot:
-        """Compile a configuration and put its targets into force."""
+    def build(self, config: Config) -> Built:
+        """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread."""
         upstreams, targets = self.fleet.build(config)
         limits = compile_limits(config, self._limits())
         snapshot = Snapshot(
             config, compile_router(config, upstreams, limits), limits, upstreams, self._finished
         )
-        self.fleet.use(upstreams, targets)
-        return snapshot
+        return Built(config, snapshot, targets)
+
+    def use(self, built: Built, keys: KeyStore | None, folder: StagedFolder | None) -> list[str]:
+        """Put a configuration into force, with a key store and a folder of certificates where
+        it names others. Cannot fail.
+
+        :return: what changed, a line each.
+        """
+        old, self.config = self.config, built.config
+        self.resource.snapshot = built.snapshot
+        self.fleet.use(dict(built.snapshot.upstreams), built.targets)
+        for name, limit in built.config.limits.items():
+            built.snapshot.limits[name].table.size = limit.table
+        if keys is not None:
+            self.keys.stop()
+            self.keys = keys
+        if folder is not None:
+            self.folder.stop()
+            self.folder = folder.folder
+            folder.adopt(self._certificates_changed)
+        for listening in self.listeners:
+            listening.listener.timeouts = _timeouts(built.config)
+            listening.listener.limits = _head_limits(built.config)
+        self._tell_open_routes()
+        return describe(old, built.config)
 
     def _limits(self) -> Any:
         resource = getattr(self, "resource", None)
@@ -211,15 +210,25 @@ class Gateway(Service):
         self.fleet.resolver.start()
         for listening in self.listeners:
             listening.start()
+        self.control.start()
+        # After the reactor's own handlers, which ours stand in front of.
+        self.reactor.callWhenRunning(self.signals.install)
         self._tell_open_routes()
         for listening in self.listeners:
             scheme = "https" if listening is self.listeners[0] else "http"
             _log.info("listening on {scheme} port {port}", scheme=scheme, port=listening.number)
 
+    def open_routes(self) -> list[str]:
+        """The routes that let in callers without any credential."""
+        return [
+            rule.action.label
+            for rule in self.snapshot().router.ordered
+            if rule.action.open or rule.action.anonymous
+        ]
+
     def _tell_open_routes(self) -> None:
-        for rule in self.snapshot().router.ordered:
-            if rule.action.open or rule.action.anonymous:
-                _log.warn("open to everyone: {route}", route=rule.action.label)
+        for label in self.open_routes():
+            _log.warn("open to everyone: {route}", route=label)
 
     def stopService(self) -> Deferred[None]:
         """Drain, then stop; the deferred fires when that is done."""
@@ -228,83 +237,57 @@ class Gateway(Service):
         done.addCallback(lambda _: self._stopped())
         return done
 
+    def end(self) -> None:
+        """Let the process end, by way of :meth:`stopService`."""
+        self.reactor.callLater(0, self.reactor.stop)
+
+    @property
+    def connections(self) -> int:
+        """Client connections that are open."""
+        return sum(len(listening.connections) for listening in self.listeners)
+
     def drain(self) -> Deferred[None]:
         """Accept no more, let what is under way come to its end, cut what is left in time."""
         done: Deferred[None] = Deferred()
+        self.draining = done
         for listening in self.listeners:
             listening.drain()
-        limit = self.config.timeouts.drain
-        timer = self.reactor.callLater(limit, lambda: self._drained(done, None))
+        self._drain_timer = self.reactor.callLater(self.config.timeouts.drain, self.cut)
         for listening in self.listeners:
-            listening.idle = lambda: self._drained(done, timer)
-        self._drained(done, timer, begin=True)
+            listening.idle = self._perhaps_drained
+        self._perhaps_drained()
         return done
 
-    def _drained(self, done: Deferred[None], timer: Any, *, begin: bool = False) -> None:
-        if done.called or (timer is not None and any(each.connections for each in self.listeners)):
+    def cut(self) -> None:
+        """End what is left of a drain at once."""
+        if self.draining is None or self.draining.called:
             return
-        if timer is not None:
-            timer.cancel()
-        else:
-            cut = sum(listening.abort() for listening in self.listeners)
-            if cut:
-                _log.warn("drain: {count} connections were cut", count=cut)
-        done.callback(None)
+        for listening in self.listeners:
+            listening.idle = None
+        self._cut = sum(listening.abort() for listening in self.listeners)
+        if self._cut:
+            _log.warn("drain: {count} connections were cut", count=self._cut)
+        self._drained()
 
-    def _stopped(self) -> None:
+    def _perhaps_drained(self) -> None:
+        if not self.connections:
+            self._drained()
+
+    def _drained(self) -> None:
+        if self._drain_timer.active():
+            self._drain_timer.cancel()
+        if self.draining is not None and not self.draining.called:
+            self.draining.callback(None)
+
+    def _stopped(self) -> Deferred[None]:
         self.deadlines.stop()
         self.fleet.resolver.stop()
         self.fleet.stop()
         self.folder.stop()
         self.keys.stop()
         self.log.stop()
-
-    # -- reloading -------------------------------------------------------------------------------
-
-    def reload(self) -> list[str]:
-        """Read the configuration again and put it into force.
-
-        :return: what changed, a line each.
-        :raises ConfigError: it is wrong; everything stays as it was.
-        :raises StartError: what it names cannot be used; everything stays as it was.
-        """
-        source = self.config.source
-        if source is None:
-            return ["there is no configuration file: nothing to reload"]
-        config = load(source)
-        self._check_folder(config)
-        snapshot = self._snapshot(config)
-        changes = describe(self.config, config)
-        old, self.config = self.config, config
-        if config.certs != old.certs:
-            self.folder.stop()
-            self.folder = self._folder(config)
-            self.folder.start()
-        if config.keys != old.keys:
-            self.keys.stop()
-            self.keys = KeyStore(self.reactor, config.keys, _nothing)
-            self.keys.start()
-        for listening in self.listeners:
-            listening.listener.timeouts = _timeouts(config)
-        self.resource.snapshot = snapshot
-        self.reloads += 1
-        self._tell_open_routes()
-        return changes
-
-    def try_reload(self) -> tuple[bool, list[str]]:
-        """Reload, for a signal or the control socket: whether it worked, and what there is to
-        say. One log line either way."""
-        try:
-            changes = self.reload()
-        except ConfigError as error:
-            lines = str(error).splitlines()
-        except (StartError, KeyFileError, OSError) as error:
-            lines = [str(error)]
-        else:
-            _log.info("reloaded: {changes}", changes="; ".join(changes) or "nothing changed")
-            return True, changes
-        _log.error("not reloaded, the old configuration stays: {why}", why="; ".join(lines))
-        return False, lines
+        self.signals.restore()
+        return self.control.stop(self._cut)
 
 
 def _now() -> Any:
@@ -315,6 +298,10 @@ def _now() -> Any:
 
 def _nothing(_: object) -> None:
     """The index is asked for when it is needed."""
+
+
+def _head_limits(config: Config) -> HeadLimits:
+    return HeadLimits(config.heads.request, config.heads.target, config.heads.fields)
 
 
 def _timeouts(config: Config) -> Timeouts:
@@ -329,22 +316,3 @@ def _timeouts(config: Config) -> Timeouts:
         body_grace=given.body_grace,
         requests=given.requests_per_connection,
     )
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port``, ``:port`` or ``[v6]:port``, as the configuration has checked it."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def describe(old: Config, new: Config) -> list[str]:
-    """What a reload changed, for people; what needs a restart says so."""
-    changes = []
-    for name in ("routes", "upstreams", "limits", "auth", "certs", "keys", "timeouts", "heads"):
-        if getattr(old, name) != getattr(new, name):
-            changes.append(f"{name} changed")
-    if old.listen != new.listen:
-        changes.append("listen changed: that needs a restart")
-    if old.access_log != new.access_log:
-        changes.append("access_log changed: that needs a restart")
-    return changes

@@ -154,12 +154,12 @@ class Snapshot:
 
 
 def compile_limits(config: Config, before: Mapping[str, Limit]) -> dict[str, Limit]:
-    """The limits of a configuration; windows that exist already go on (by name)."""
+    """The limits of a configuration; windows that exist already go on (by name). Their tables
+    keep their size until the configuration is in force."""
     made = {}
     for name, limit in config.limits.items():
         old = before.get(name)
         table = LimitTable(name, limit.table) if old is None else old.table
-        table.size = limit.table
         made[name] = Limit(
             name,
             limit.rate,

@@ -46,7 +46,8 @@ def makeService(options: Options) -> IService:
     if sys.platform == "win32":
         _fail("edgeproxy runs on Linux and macOS; Windows is not supported")
     reactor = chosen_reactor()
-    from edgeproxy.service import Gateway, StartError
+    from edgeproxy.service import Gateway
+    from edgeproxy.starting import StartError
 
     try:
         if options["to"] is not None:

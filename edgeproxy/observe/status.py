@@ -1,0 +1,67 @@
+"""The state of a running gateway as one value, for people and for programs."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeproxy.service import Gateway
+
+
+def status(gateway: Gateway) -> dict[str, Any]:
+    """What `edgeproxy status --json` prints. Times in seconds, certificates' in RFC 3339."""
+    config = gateway.config
+    last = gateway.reloader.last
+    return {
+        "version": version("edgeproxy"),
+        "pid": os.getpid(),
+        "state": "running" if gateway.draining is None else "draining",
+        "uptime": round(gateway.clock.now() - gateway.started, 1),
+        "config": None if config.source is None else str(config.source),
+        "reloads": gateway.reloader.count,
+        "last_reload": None if last is None else {"ok": last.done, "lines": last.lines},
+        "listeners": [_listener(gateway, number) for number in range(len(gateway.listeners))],
+        "routes": len(config.routes),
+        "open_routes": gateway.open_routes(),
+        "certificates": _certificates(gateway),
+        "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
+        "upstreams": {
+            name: [_target(gateway, target) for target in upstream.targets]
+            for name, upstream in gateway.snapshot().upstreams.items()
+        },
+        "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
+        "counters": gateway.counters.as_dict(),
+    }
+
+
+def _listener(gateway: Gateway, number: int) -> dict[str, Any]:
+    listening = gateway.listeners[number]
+    return {
+        "scheme": "http" if number else "https",
+        "port": listening.number,
+        "connections": len(listening.connections),
+        "accepted": listening.accepted,
+    }
+
+
+def _certificates(gateway: Gateway) -> dict[str, Any]:
+    names = gateway.tls.names
+    ends = [chain.not_after for entry in names.entries for chain in entry.chains]
+    return {
+        "names": len(names.by_name),
+        "next_expiry": min(ends).isoformat() if ends else None,
+        "problems": [f"{each.file}: {each.message}" for each in gateway.problems],
+    }
+
+
+def _target(gateway: Gateway, target: Any) -> dict[str, Any]:
+    pool = target.pool
+    return {
+        "target": target.origin,
+        "connections": pool.open,
+        "idle": len(pool.idle),
+        "waiting": len(pool.waiting),
+        "skipped": target.skip_until > gateway.clock.now(),
+    }

@@ -1,0 +1,71 @@
+"""What has to be there before a gateway can start: its ports, its folder of certificates."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgeproxy.certs.scan import Problem
+from edgeproxy.config import Config
+from edgeproxy.transport.port import PortError, bind
+
+
+class StartError(Exception):
+    """The gateway cannot start, or cannot use a new configuration; ``str()`` says why, a line
+    for each reason.
+
+    ``busy``: because a port is in use.
+    """
+
+    def __init__(self, message: str, *, busy: bool = False) -> None:
+        super().__init__(message)
+        self.busy = busy
+
+
+def bind_all(config: Config) -> list[socket.socket]:
+    """Take the ports: the one for https, then the plain one if there is one.
+
+    :raises StartError: one of them cannot be had; none is kept.
+    """
+    sockets: list[socket.socket] = []
+    for address in (config.listen.https, config.listen.http):
+        if address is None:
+            continue
+        try:
+            sockets.append(bind(*split_address(address), config.listen.backlog))
+        except PortError as error:
+            for each in sockets:
+                each.close()
+            cause = error.__cause__
+            busy = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+            raise StartError(str(error), busy=busy) from error
+    return sockets
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port``, ``:port`` or ``[v6]:port``, as the configuration has checked it."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def check_folder(folder: Path) -> None:
+    """Is there a folder of certificates at all?
+
+    :raises StartError: there is none.
+    """
+    if not folder.is_dir():
+        raise StartError(
+            f"{folder}: there is no such folder; `certs:` names the folder with "
+            "certificates and keys, `edgeproxy init` makes one"
+        )
+
+
+def no_certificate(folder: Path, problems: Iterable[Problem]) -> StartError:
+    """Nothing in the folder can answer a handshake; the reasons are told with it."""
+    return StartError(
+        f"{folder}: no usable certificate with its key; put both there, "
+        "or make a development certificate with `edgeproxy init`"
+        + "".join(f"\n{folder / each.file}: {each.message}" for each in problems)
+    )
