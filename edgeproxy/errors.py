@@ -42,8 +42,13 @@ class GatewayError(Exception):
         self.close = close
 
 
-#: RFC 9110 15.5.14 renamed 413; Python's table follows with 3.13.
-_TITLES = {413: "Content Too Large", 499: "Client Closed Request"}
+#: RFC 9110 15.5 renamed some; Python's table follows with 3.13.
+_TITLES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    422: "Unprocessable Content",
+    499: "Client Closed Request",
+}
 
 
 def title(status: int) -> str:

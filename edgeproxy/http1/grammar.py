@@ -190,16 +190,15 @@ def _refuse_or_wait(buffer: bytes, limits: HeadLimits) -> None:
     """Tell a head that is not complete yet from one that never can be."""
     end = buffer.find(b"\r\n\r\n")
     line = buffer.find(b"\r\n")
-    target_end = line if line >= 0 else len(buffer)
-    if target_end > limits.target and buffer.count(b" ", 0, target_end) < 2 + (line < 0):
+    target = buffer.find(b" ") + 1
+    stops = (line, buffer.find(b" ", target), len(buffer))
+    if target and min(stop for stop in stops if stop >= 0) - target > limits.target:
         raise malformed("The request target is too long.", 414)
     if end < 0 and len(buffer) <= limits.size:
         if _BARE.search(buffer) or (line != 0 and not _METHOD.match(buffer)):
             raise malformed("The request head is malformed.")
         return
     if end < 0 or end + 4 > limits.size:
-        if target_end > limits.target:
-            raise malformed("The request target is too long.", 414)
         raise malformed("The request head is too large.", 431)
     raise malformed("The request head is malformed.")
 
