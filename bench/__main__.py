@@ -70,7 +70,6 @@ def main() -> int:
         peers = pick([peer.name for peer in ALL], chosen.only, "peer")
         rows = pick(list(ROWS), chosen.row, "row")
         plan = Plan([peer for peer in ALL if peer.name in peers], rows, chosen.rounds)
-        signal.alarm(int(60 + len(peers) * len(rows) * chosen.rounds * (chosen.seconds + 30)))
         result = run(plan, chosen.seconds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

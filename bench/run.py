@@ -4,6 +4,7 @@ import fcntl
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,13 +41,18 @@ class Result:
 
 
 def run(plan: Plan, seconds: float) -> Result:
-    """Measure. Raises BenchError if not even the origin can be started."""
+    """Measure. Raises BenchError if not even the origin can be started.
+
+    SIGALRM comes if it takes absurdly long; the caller has a handler that raises.
+    """
     result = Result([table.Row(name, ROWS[name].title, ROWS[name].unit) for name in plan.rows])
     cpus = sorted(os.sched_getaffinity(0))
     result.about["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     result.about["job"] = _job()
     result.about["machine"] = f"{cpu.model()}, Linux {os.uname().release}"
     with alone(), ExitStack() as stack:
+        figures = len(plan.peers) * len(plan.rows) * plan.rounds
+        signal.alarm(int(60 + figures * (seconds + 30)))
         _say(f"{result.about['machine']}, load average {os.getloadavg()[0]:.1f}")
         if len(cpus) == 1:
             _say("only one CPU: proxy and load share it, the figures are worth less")
