@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.http1.fields import FieldTable, trailer_passes
+from edgeproxy.http1.fields import FieldTable, passing_trailers
 from edgeproxy.http1.framing import Chunked, Decoder, Length, UntilClose, chunk, last_chunk
 from edgeproxy.http1.grammar import ResponseHead, parse_response
 from edgeproxy.transport.deadlines import NEVER
@@ -296,7 +296,12 @@ class Http1Client:
     def _end(self, exchange: Exchange, decoder: Decoder, rest: bytes) -> None:
         self._complete(rest)
         exchange.worker = None
-        exchange.end([line for line in decoder.trailers if trailer_passes(line, self._fields)])
+        trailers = decoder.trailers
+        if trailers:
+            route = exchange.route
+            rules = None if route is None else route.response_rules
+            trailers = passing_trailers(trailers, self._fields, rules)
+        exchange.end(trailers)
         self._let_go(self._now())
 
     def _complete(self, rest: bytes) -> None:

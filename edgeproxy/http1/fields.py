@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 from itertools import product
+from typing import Protocol
 
 
 class Kind(Enum):
@@ -213,8 +214,20 @@ _NOT_IN_TRAILERS = frozenset(
 )
 
 
-def trailer_passes(line: bytes, table: FieldTable) -> bool:
-    """Whether a trailer line may be passed on."""
-    name = line.partition(b":")[0]
-    lower = name.lower().replace(b"_", b"-")
-    return lower not in _NOT_IN_TRAILERS and table.kind(name) is None
+class Dropping(Protocol):
+    """Rules of a route that take fields out: ``drop`` are their names in lower case."""
+
+    drop: tuple[bytes, ...]
+
+
+def passing_trailers(lines: list[bytes], table: FieldTable, rules: Dropping | None) -> list[bytes]:
+    """The trailer lines that may be passed on: none that could be taken for what the gateway
+    says, or that the route's ``rules`` set or remove, with ``_`` for ``-`` either."""
+    dropped = () if rules is None else rules.drop
+    passing = []
+    for line in lines:
+        name = line.partition(b":")[0]
+        folded = name.lower().replace(b"_", b"-")
+        if folded not in _NOT_IN_TRAILERS and folded not in dropped and table.kind(name) is None:
+            passing.append(line)
+    return passing

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from edgeproxy.errors import GatewayError, malformed, title
 from edgeproxy.exchange import Exchange, Outcome, Peer, Sink, Throttle
+from edgeproxy.http1.fields import passing_trailers
 from edgeproxy.http1.framing import Chunked, Decoder, Length, chunk, last_chunk
 from edgeproxy.http1.grammar import HeadLimits, RequestHead, parse_request
 from edgeproxy.transport.deadlines import NEVER, Clock
@@ -315,7 +316,11 @@ class Http1Server:
         if rest is not None and self._sink is sink:
             self.buffer = rest
             self._body_complete()
-            sink.body_end(decoder.trailers)
+            trailers = decoder.trailers
+            if trailers:
+                rules = None if exchange.route is None else exchange.route.request_rules
+                trailers = passing_trailers(trailers, exchange.snapshot.request_fields, rules)
+            sink.body_end(trailers)
 
     def _body_failed(self, error: GatewayError) -> None:
         """The body cannot be read to its end: the upstream must never take it for whole."""
