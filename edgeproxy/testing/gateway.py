@@ -18,7 +18,7 @@ from edgeproxy.config import parse
 from edgeproxy.exchange import Exchange, Peer
 from edgeproxy.http1.server import Http1Server
 from edgeproxy.identity.apikey import digest, make
-from edgeproxy.identity.keyfile import stamp
+from edgeproxy.identity.keyfile import parse_line, stamp
 from edgeproxy.service import Gateway
 from edgeproxy.testing.link import MemoryStream, MemoryWire
 from edgeproxy.testing.reactor import EPOCH, MemoryClock, MemoryReactor
@@ -135,6 +135,8 @@ class MemoryGateway:
         """Add an API key (the same credential for the same name) and return the credential.
 
         ``expires`` and ``not_before`` are seconds from now.
+
+        :raises KeyFileError: a key file could not hold that.
         """
         key = make(sha512(name.encode()).digest()[:48])
         now = self.clock.now() + self.clock.epoch
@@ -151,7 +153,8 @@ class MemoryGateway:
             "revoked": stamp(now - 1) if revoked else None,
         }
         text = json.dumps({name: value for name, value in line.items() if value})
-        added = self.gateway.keys.index.add(digest(key.credential.encode()), text.encode("ascii"))
+        record = parse_line(text.encode("ascii"), 1)
+        added = self.gateway.keys.index.add(record.digest, text.encode("ascii"))
         if not added:
             raise ValueError(f"there is a key {name!r} already")
         return key.credential

@@ -224,7 +224,7 @@ def test_broken_chunks(make: Make, name: str) -> None:
 def test_broken_chunks_at_every_split(gateways: list[MemoryGateway], name: str) -> None:
     gateway = MemoryGateway(standard())
     data = BODIES[name]
-    for split in range(0, min(len(data), 40)):
+    for split in range(min(len(data), 40)):
         client = gateway.client()
         client.send(CHUNKED + data[:split])
         client.send(data[split:] + SMUGGLED)
