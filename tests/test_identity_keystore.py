@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -302,6 +303,47 @@ def test_a_file_that_cannot_be_read_is_tried_again(
     house.path.write_bytes(lines(2))
     house.second()
     assert house.valid(2)
+
+
+def test_no_descriptor_left_for_a_moment(house: House, log: Callable[[], list[str]]) -> None:
+    house.put(lines(1))
+    house.store.start()
+    house.put(lines(2))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        house.second()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert log() == [f"{house.path}: Too many open files; the keys loaded before stay in use"]
+    assert house.valid(1)
+    house.second()  # the file is as it was: it is tried again all the same
+    assert house.valid(2)
+    assert house.store.trouble == ""
+
+
+def test_a_folder_that_cannot_be_looked_into_for_a_moment(
+    tmp_path: Path, log: Callable[[], list[str]]
+) -> None:
+    folder, aside = tmp_path / "folder", tmp_path / "aside"
+    folder.mkdir()
+    house = House(folder)
+    house.put(lines(1))
+    house.store.start()
+    folder.rename(aside)
+    folder.symlink_to("folder")
+    house.second()
+    house.second()
+    (told,) = log()
+    assert told.endswith("; the keys loaded before stay in use")
+    assert house.store.trouble == told
+    folder.unlink()
+    aside.rename(folder)
+    house.second()
+    assert house.valid(1)
+    assert house.store.trouble == ""
+    assert len(house.swapped) == 1
+    house.store.stop()
 
 
 def test_stopped_in_the_middle_of_a_load(house: House) -> None:

@@ -95,7 +95,7 @@ def test_the_bound_of_every_rate_holds_through_overflow_and_changes_of_plan(
     admitted: dict[int, list[float]] = defaultdict(list)
     now = 0.0
     steps = st.tuples(
-        st.sampled_from([0, 1, 2, 256, 257]),
+        st.sampled_from([0, 1, 256]),
         st.sampled_from(rates),
         st.sampled_from([0.0, 0.5, 3.0, 16.0]),
     )
@@ -215,6 +215,41 @@ def test_a_plan_that_goes_back_and_forth_forgets_nothing() -> None:
     table.sweep(16.0, 10)
     assert isinstance(table._windows["a"], ExactWindow)
     assert not isinstance(table.window("a", two, 16.0), WindowGroup)
+
+
+def test_what_counts_under_one_rate_counts_under_all() -> None:
+    table = LimitTable("default", 10)
+    two, three, four = Rate(2, 16.0), Rate(3, 16.0), Rate(4, 16.0)
+    assert [admit(table, "a", rate, 0.0) for rate in (two, three, two)] == [True, True, False]
+    # A rate that is new to the caller starts from what any of the others remembers.
+    for rate in (four, four, Rate(1, 16.0)):
+        admit(table, "b", rate, 0.0)
+    assert not admit(table, "b", two, 0.0)
+    assert admit(table, "b", three, 0.0)
+
+
+def test_one_that_is_live_under_any_of_its_rates_is_not_dropped() -> None:
+    table = LimitTable("default", 10)
+    short, long = Rate(2, 16.0), Rate(2, 60.0)
+    assert [admit(table, "a", rate, 0.0) for rate in (short, long)] == [True, True]
+    table.window("a", short, 10.0)
+    table.sweep(20.0, 10)
+    assert not admit(table, "a", long, 59.0)
+    assert admit(table, "a", long, 60.0)
+
+
+def test_back_from_overflow_rates_out_of_use_are_dropped_too() -> None:
+    table = LimitTable("default", 1)
+    other = Rate(5, 16.0)
+    admit(table, 1, SLOW, 0.0)
+    for rate in (other, SLOW):
+        assert admit(table, 2, rate, 10.0)
+    assert admit(table, 2, SLOW, 16.0)
+    own = table._windows[2]
+    assert isinstance(own, WindowGroup)
+    assert set(own._windows) == {SLOW, other}
+    assert table.sweep(26.0, 1) == 0
+    assert isinstance(table._windows[2], ExactWindow)
 
 
 def test_an_equal_rate_of_a_reload_changes_nothing_and_is_quick_again() -> None:
