@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgeproxy.config.model import Config, Route
+from edgeproxy.snapshot import label
 
 _MOST = 5  # names told in one line; the rest is counted
 
@@ -38,14 +39,6 @@ def describe(old: Config, new: Config) -> list[str]:
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name} changed: takes effect at the next start")
     return lines
-
-
-def label(route: Route) -> str:
-    """A route's name for people: host, methods and path as they are written."""
-    methods = "|".join(route.methods) + " " if route.methods else ""
-    kind = "" if route.kind == "prefix" else f"{route.kind}:"
-    when = "".join(f" [{name}: {value}]" for name, value in route.when.items())
-    return f"{route.host} {methods}{kind}{route.path}{when}"
 
 
 def _routes(routes: Iterable[Route]) -> dict[str, Route]:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
-from edgeproxy.cli.output import example
+from edgeproxy.cli.output import example, failed_at
 
-#: Where each command lives; its help's first line stands here so that listing loads nothing.
+#: The module in which each command lives, in the order in which help lists them.
 COMMANDS = {
     "init": "init",
+    "check": "check",
+    "keys": "keys",
+    "routes": "listing",
+    "certs": "listing",
+    "status": "process",
+    "reload": "process",
+    "drain": "process",
+    "completion": "completion",
 }
 
 
-class _Lazy(click.Group):
-    """Imports a command's module only when it runs: `keys add` does not load OpenSSL."""
+class _Commands(click.Group):
+    """Imports a command's module only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -26,14 +35,30 @@ class _Lazy(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found: Any = getattr(import_module(f"edgeproxy.cli.{module}"), cmd_name)
-        return found  # type: ignore[no-any-return]
+        found: click.Command = getattr(import_module(f"edgeproxy.cli.{module}"), cmd_name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and near:
+            ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads on
+        except OSError as error:
+            raise failed_at(error) from None
 
 
 @click.group(
-    cls=_Lazy,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=example("edgeproxy init shop"),
+    epilog=example("edgeproxy init shop && cd shop && twistd -n edgeproxy"),
 )
 @click.version_option(package_name="edgeproxy", message="edgeproxy %(version)s")
 def cli() -> None:

@@ -1,0 +1,194 @@
+"""``edgeproxy check``: everything that is wrong, at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import click
+
+from edgeproxy.cli.options import config_option, json_option, setting, the_file
+from edgeproxy.cli.output import as_json, counted, example, progress, shown_path, warn
+
+if TYPE_CHECKING:
+    from edgeproxy.certs.names import NameMap
+    from edgeproxy.config import Config, Problem
+
+T = TypeVar("T")
+
+
+class Findings(NamedTuple):
+    """What `edgeproxy check` found. ``config`` is there when it loads."""
+
+    config: Config | None
+    names: NameMap
+    keys: int
+    problems: list[Problem]
+    warnings: list[str]
+
+
+@click.command(
+    epilog=example("edgeproxy check /etc/edgeproxy/edgeproxy.yaml && edgeproxy reload"),
+    short_help="Tell everything that is wrong, at once.",
+)
+@click.argument("file", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
+@config_option
+@json_option
+def check(file: Path | None, config: Path | None, json_: bool) -> None:
+    """Tell everything that is wrong with the configuration, its certificates and its keys.
+
+    Each problem is one line, FILE:LINE:COLUMN: what is wrong, and what would be right. The exit
+    status is 1 when there is one. Routes that are open to everyone are listed.
+    """
+    if file is not None and config is not None and file != config:
+        raise click.UsageError("CONFIG and --config name two files; name one")
+    found = examine(the_file(file or config))
+    if json_:
+        as_json(
+            {
+                "ok": not found.problems,
+                "problems": [problem._asdict() for problem in found.problems],
+                "warnings": found.warnings,
+            }
+        )
+    else:
+        _tell(found)
+    if found.problems:
+        raise SystemExit(1)
+
+
+def _tell(found: Findings) -> None:
+    for problem in found.problems:
+        click.echo(str(problem))
+    for warning in found.warnings:
+        warn(warning)
+    if found.problems:
+        click.echo(counted(len(found.problems), "problem"), err=True)
+    elif found.config is not None:
+        click.echo(
+            f"all right: {counted(len(found.config.routes), 'route')}, "
+            f"{counted(len(found.config.upstreams), 'upstream')}, "
+            f"{counted(len(found.names.chains), 'certificate')} "
+            f"for {counted(len(found.names.by_name), 'name')}, {counted(found.keys, 'key')}"
+        )
+
+
+def examine(file: Path) -> Findings:
+    """Look at everything that a configuration names; its own errors hide no others."""
+    from edgeproxy.config import ConfigError, load
+
+    problems: list[Problem] = []
+    config = None
+    try:
+        config = load(file)
+    except ConfigError as error:
+        problems += error.problems
+        certs, keys = setting(file, "certs", "certs/"), setting(file, "keys", "keys.jsonl")
+    else:
+        certs, keys = config.certs.folder, config.keys
+    default = None if config is None else config.certs.default
+    names, wrong = _certificates(certs, default)
+    problems += wrong
+    count, wrong, warnings = _keys(keys, needed=config is not None and _wants_keys(config))
+    problems += wrong
+    if config is not None:
+        warnings += _open(config)
+        warnings += _unserved(config, names)
+    return Findings(config, names, count, problems, warnings)
+
+
+def _certificates(folder: Path, default: str | None) -> tuple[NameMap, list[Problem]]:
+    from edgeproxy.certs.contexts import ServerTLS
+    from edgeproxy.certs.folder import read_folder
+    from edgeproxy.certs.names import NameMap
+    from edgeproxy.certs.reading import survey_in_steps
+    from edgeproxy.certs.scan import scan_in_steps
+    from edgeproxy.config import Problem
+
+    now = datetime.now(UTC)
+    if not folder.is_dir():
+        message = "there is no such folder; `edgeproxy init` makes one"
+        return NameMap((), None, now), [Problem(shown_path(folder), 1, 1, message)]
+    with progress("certificates") as step:
+        survey = _finished(survey_in_steps(folder), step)
+        found = _finished(scan_in_steps(read_folder(folder), now), step)
+    names = NameMap(found.chains, default, now)
+    wrong = {*found.problems, *survey.problems}
+    problems = [Problem(_within(folder, each.file), 1, 1, each.message) for each in sorted(wrong)]
+    for chain, reason in ServerTLS(names).rejected:
+        place = _within(folder, chain.files[0])
+        problems.append(Problem(place, 1, 1, f"OpenSSL does not load it: {reason}"))
+    if not names.entries:
+        message = "no usable certificate with its key; put both there"
+        problems.append(Problem(shown_path(folder), 1, 1, message))
+    if default is not None and names.default is None:
+        message = f"no certificate here is for {default}, which `certs: default:` names"
+        problems.append(Problem(shown_path(folder), 1, 1, message))
+    return names, problems
+
+
+def _within(folder: Path, file: str) -> str:
+    return shown_path(folder / file)  # one that is absolute already stays so
+
+
+def _finished(steps: Generator[None, None, T], step: Callable[[], None]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        step()
+
+
+def _keys(path: Path, *, needed: bool) -> tuple[int, list[Problem], list[str]]:
+    """How many keys there are, what is wrong with the file, and what is strange about it."""
+    from edgeproxy.config import Problem
+    from edgeproxy.identity.keyfile import KeyFileError, records
+
+    name = shown_path(path)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        message = "there is no such file; `edgeproxy keys add NAME` makes it"
+        return 0, [Problem(name, 1, 1, message)] if needed else [], []
+    except OSError as error:
+        return 0, [Problem(name, 1, 1, f"cannot be read: {error.strerror}")], []
+    count, problems = 0, []
+    with progress("keys", text.count(b"\n")) as step:
+        for record in records(text):
+            step()
+            if isinstance(record, KeyFileError):
+                problems.append(Problem(name, record.line or 1, 1, record.message))
+            else:
+                count += 1
+    warnings = [f"{name} holds no key: no caller gets in"] if needed and not count else []
+    if path.stat().st_mode & 0o022:
+        warnings.append(f"{name} can be written by others; `chmod 600` it")
+    return count, problems, [] if problems else warnings
+
+
+def _wants_keys(config: Config) -> bool:
+    return any(not route.open for route in config.routes)
+
+
+def _open(config: Config) -> list[str]:
+    from edgeproxy.snapshot import label
+
+    return [
+        f"open to everyone: {label(route)} ({shown_path(route.file)}:{route.line})"
+        for route in config.routes
+        if route.open
+    ]
+
+
+def _unserved(config: Config, names: NameMap) -> list[str]:
+    """Hosts whose callers no certificate lets in."""
+    hosts = {route.host for route in config.routes if route.host != "*"}
+    return [
+        f"no certificate is for {host}: its handshakes are refused"
+        for host in sorted(hosts)
+        if names.entries and names.choose(host.replace("*.", "any.", 1)) is None
+    ]

@@ -1,0 +1,141 @@
+"""`edgeproxy check`: every problem at once, each with its place; and the exit status."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cli_support import call, called, write
+
+from edgeproxy.certs.development import make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as `init` makes it, the current one."""
+    called("init", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_all_right(folder: Path) -> None:
+    assert called("check") == (
+        "all right: 1 route, 0 upstreams, 1 certificate for 3 names, 1 key\n"
+    )
+
+
+def test_problems_of_all_three_kinds_at_once(folder: Path) -> None:
+    (folder / "edgeproxy.yaml").write_text(
+        "rotues: {}\nroutes:\n  '*':\n    /a: nowhere\n    /b: { page: true, limit: nix }\n"
+    )
+    (folder / "certs" / "half.pem").write_text("-----BEGIN CERTIFICATE-----\nMII")
+    with (folder / "keys.jsonl").open("ab") as file:
+        file.write(b'{"id": "x", "na')
+    result = call("check")
+    assert result.exit_code == 1
+    places = [line.split(": ")[0] for line in result.stdout.splitlines()]
+    assert places == [
+        "edgeproxy.yaml:1:1",
+        "edgeproxy.yaml:4:9",
+        "edgeproxy.yaml:5:30",
+        "certs/half.pem:1:1",
+        "keys.jsonl:2:1",
+    ]
+    assert result.stderr == "5 problems\n"
+
+
+def test_as_json(folder: Path) -> None:
+    (folder / "keys.jsonl").write_text("{}\n")
+    result = call("check", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["ok"] is False
+    assert found["problems"] == [
+        {"file": "keys.jsonl", "line": 1, "column": 1, "message": "id is missing"}
+    ]
+
+
+def test_a_broken_configuration_still_says_where_keys_and_certificates_are(folder: Path) -> None:
+    (folder / "keys.jsonl").rename(folder / "other.jsonl")
+    (folder / "other.jsonl").write_text("{}\n")
+    write(folder, certs={"folder": "nix"}, keys="other.jsonl", unknown=1)
+    lines = call("check").stdout.splitlines()
+    assert any(line.startswith("nix:1:1: there is no such folder") for line in lines)
+    assert any(line.startswith("other.jsonl:1:1: id is missing") for line in lines)
+
+
+def test_no_certificate_at_all(folder: Path) -> None:
+    (folder / "certs" / "localhost-key.pem").unlink()
+    result = call("check")
+    assert result.exit_code == 1
+    assert "certs/localhost.pem:1:1: certificate for localhost: its private key" in result.stdout
+    assert "certs:1:1: no usable certificate" in result.stdout
+
+
+def test_an_expired_certificate(folder: Path) -> None:
+    made = make(["old.example"], datetime.now(UTC) - timedelta(days=100), days=10)
+    (folder / "certs" / "old.pem").write_bytes(made.chain_pem + made.key_pem)
+    result = call("check")
+    assert result.exit_code == 1
+    assert "certs/old.pem:1:1: certificate for old.example expired on" in result.stdout
+
+
+def test_a_default_that_nothing_is_for(folder: Path) -> None:
+    routes = {"*": {"/": {"page": True}}}
+    write(folder, certs={"folder": "certs", "default": "shop.example"}, routes=routes)
+    assert "no certificate here is for shop.example" in call("check").stdout
+
+
+def test_a_missing_key_file_counts_when_a_key_is_asked_for(folder: Path) -> None:
+    (folder / "keys.jsonl").unlink()
+    result = call("check")
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "keys.jsonl:1:1: there is no such file; `edgeproxy keys add NAME` makes it\n"
+    )
+    write(folder, routes={"*": {"/": {"page": True, "auth": "none"}}})
+    assert call("check").exit_code == 0
+
+
+def test_open_routes_and_hosts_without_certificate_are_told(folder: Path) -> None:
+    page = {"page": True}
+    routes = {"api.example.com": {"/": page}, "localhost": {"/x": {**page, "auth": "none"}}}
+    write(folder, routes=routes)
+    result = call("check")
+    assert result.exit_code == 0
+    assert "open to everyone: localhost /x (edgeproxy.yaml:" in result.stderr
+    assert "no certificate is for api.example.com" in result.stderr
+    assert "for localhost" not in result.stderr
+
+
+def test_a_key_file_that_others_can_write_is_told(folder: Path) -> None:
+    (folder / "keys.jsonl").chmod(0o666)
+    assert "keys.jsonl can be written by others" in call("check").stderr
+
+
+def test_an_empty_key_file_is_told(folder: Path) -> None:
+    (folder / "keys.jsonl").write_bytes(b"")
+    result = call("check")
+    assert result.exit_code == 0
+    assert "holds no key" in result.stderr
+
+
+def test_a_missing_configuration(folder: Path, tmp_path: Path) -> None:
+    result = call("check", "nix.yaml")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("nix.yaml:1:1: cannot be read")
+
+
+def test_nothing_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeproxy.search.SYSTEM", tmp_path / "nowhere")
+    result = call("check")
+    assert result.exit_code == 1
+    assert "no configuration: there is neither" in result.stderr
+
+
+def test_both_ways_of_naming_a_file(folder: Path) -> None:
+    assert call("check", "--config", "edgeproxy.yaml").exit_code == 0
+    assert call("check", "edgeproxy.yaml", "--config", "other.yaml").exit_code == 2

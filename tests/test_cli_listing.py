@@ -1,0 +1,163 @@
+"""`edgeproxy routes` and `edgeproxy certs`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cli_support import call, called, on_terminal, write
+
+from edgeproxy.certs.development import make
+
+PAGE = {"page": True}
+ROUTES = {
+    "*": {"/": PAGE},
+    "*.example.com": {"/": PAGE},
+    "api.example.com": {
+        "regex:/v[0-9]+/.*": "app",
+        "/": "app",
+        "/orders": {"to": "app", "limit": "few"},
+        "POST /orders": "app",
+        "exact:/orders": {"page": True, "auth": "none"},
+        "/when": [{"to": "app", "when": {"X-Beta": "1"}}, "app"],
+    },
+}
+RIGHT = [
+    ("api.example.com", "exact:/orders"),
+    ("api.example.com", "POST /orders"),
+    ("api.example.com", "/orders"),
+    ("api.example.com", "/when [1]"),
+    ("api.example.com", "/when"),
+    ("api.example.com", "/"),
+    ("api.example.com", "regex:/v[0-9]+/.*"),
+    ("*.example.com", "/"),
+    ("*", "/"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write(
+        tmp_path,
+        upstreams={"app": "http://127.0.0.1:9001"},
+        limits={"few": {"rate": "1/min"}},
+        routes=ROUTES,
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _named(route: dict[str, object]) -> tuple[object, str]:
+    methods = "|".join(route["methods"]) + " " if route["methods"] else ""  # type: ignore[arg-type]
+    kind = "" if route["kind"] == "prefix" else f"{route['kind']}:"
+    return route["host"], f"{methods}{kind}{route['path']}{' [1]' if route['when'] else ''}"
+
+
+def test_routes_stand_in_their_total_order(folder: Path) -> None:
+    found = json.loads(called("routes", "--json"))
+    assert [_named(route) for route in found] == RIGHT
+    assert [route["order"] for route in found] == list(range(1, 10))
+    assert [route["open"] for route in found] == [True] + [False] * 8
+
+
+def test_the_order_is_the_one_in_which_the_gateway_looks(folder: Path) -> None:
+    """Each route, asked for as precisely as it can be, is found before those listed after it."""
+    from edgeproxy.cli.listing import in_order
+    from edgeproxy.config import load
+    from edgeproxy.snapshot import compile_limits, compile_router
+    from edgeproxy.upstream.upstream import Upstream
+
+    config = load(folder / "edgeproxy.yaml")
+    upstreams = {name: Upstream(name, ()) for name in config.upstreams}
+    router = compile_router(config, upstreams, compile_limits(config, {}))
+    assert [config.routes[rule.order] for rule in router.ordered] == in_order(config)
+
+
+def test_open_routes_are_marked_in_the_table(folder: Path) -> None:
+    result = call("routes")
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["#", "HOST", "METHODS", "PATH"]
+    assert [line.split()[0] for line in lines if " OPEN " in line] == ["1"]
+    assert "edgeproxy.yaml:" in lines[1]
+    assert "open to callers without a key: 1 route, marked OPEN" in result.stderr
+    assert "\x1b" not in result.stdout
+
+
+def test_colours_only_on_a_terminal(folder: Path) -> None:
+    seen = on_terminal("routes", cwd=folder)
+    assert "\x1b[1;31m" in seen
+    assert "OPEN" in seen
+
+
+def test_a_wrong_configuration_is_told(folder: Path) -> None:
+    write(folder, rotues={})
+    result = call("routes")
+    assert result.exit_code == 1
+    assert "edgeproxy: edgeproxy.yaml:" in result.stderr
+
+
+# -- certs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certs(folder: Path) -> Path:
+    """Two certificates for one name, and a wildcard."""
+    now = datetime.now(UTC)
+    path = folder / "certs"
+    path.mkdir()
+    for name, names, days in (
+        ("short.pem", ["api.example.com"], 10),
+        ("long.pem", ["api.example.com", "www.example.com"], 80),
+        ("wild.pem", ["*.example.com"], 90),
+    ):
+        made = make(names, now, days=days)
+        (path / name).write_bytes(made.chain_pem + made.key_pem)
+    return path
+
+
+def test_certs_tells_names_expiry_and_which_file_wins(certs: Path) -> None:
+    text = called("certs")
+    by_file = {line.split(".pem")[0].split()[-1]: line for line in text.splitlines()[1:]}
+    assert by_file["short"].endswith("nothing: another lasts longer")
+    assert by_file["long"].endswith("all its names")
+    assert "(in 79 days)" in by_file["long"]
+    assert "*.example.com" in by_file["wild"]
+
+
+def test_certs_as_json(certs: Path) -> None:
+    found = json.loads(called("certs", "--json"))
+    answers = {c["files"][0]: c["answers_for"] for c in found["certificates"]}
+    assert answers["short.pem"] == []
+    assert answers["long.pem"] == ["api.example.com", "www.example.com"]
+    assert found["problems"] == []
+
+
+def test_certs_for_a_name_tells_why(certs: Path) -> None:
+    text = called("certs", "--for", "API.example.com.")
+    assert text.startswith("api.example.com: a certificate carries exactly this name\n")
+    assert "answers: certs/long.pem (ECDSA" in text
+    assert "does not:  certs/short.pem" in text and "lasts longer" in text
+    assert "wildcard over it" in called("certs", "--for", "other.example.com")
+    assert "refused" in called("certs", "--for", "a.b.example.com")
+    found = json.loads(called("certs", "--for", "other.example.com", "--json"))
+    assert (found["rule"], found["files"]) == ("wildcard", [["wild.pem"]])
+
+
+def test_certs_warns_of_what_is_wrong(certs: Path) -> None:
+    (certs / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    assert "warning: certs/bad.pem:" in call("certs").stderr
+
+
+def test_names_from_certificates_cannot_play_with_the_terminal() -> None:
+    import click
+    from click.testing import CliRunner
+
+    from edgeproxy.cli.output import table
+
+    @click.command()
+    def show() -> None:
+        table(["A"], [["x\x1b[2J\ny"]])
+
+    assert CliRunner().invoke(show).output == "A\nx\\x1b[2J\\ny\n"
