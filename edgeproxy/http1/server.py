@@ -519,8 +519,9 @@ class Http1Exchange(Exchange):
         elif self.head.minor == b"0":
             lines.append(b"Connection: keep-alive")
         self.sent = len(payload)
+        lines.append(b"")  # so that each line, if there are any, has its CRLF
         connection.stream.write(
-            b"HTTP/1.1 %d %b\r\n%b\r\n%b\r\n%b"
+            b"HTTP/1.1 %d %b\r\n%b%b\r\n%b"
             % (status, reason, b"\r\n".join(lines), self.limit_lines, payload)
         )
         if complete:
