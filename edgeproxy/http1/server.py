@@ -219,8 +219,14 @@ class Http1Server:
         listener = self.listener
         buffer = self.buffer
         try:
-            if buffer[:2] == b"\r\n" and self.requests:
-                buffer = buffer[2:]  # RFC 9112 2.2: one empty line before a request is ignored
+            if buffer[:1] == b"\r" and self.requests:
+                if buffer == b"\r":
+                    return False
+                if buffer[1:2] == b"\n":
+                    # RFC 9112 2.2: one empty line before a request is ignored
+                    buffer = self.buffer = buffer[2:]
+                    if not buffer:
+                        return False
             found = parse_request(buffer, listener.snapshot().request_fields, listener.limits)
         except GatewayError as error:
             self._refuse_head(error)
