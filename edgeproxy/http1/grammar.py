@@ -138,7 +138,7 @@ def parse_request(
             head.keys.append(line)
         elif kind is CONNECTION:
             if value == b"keep-alive":
-                head.close = False
+                head.close = b"close" in head.connection
             else:
                 _read_connection(head, value)
         else:
