@@ -307,7 +307,8 @@ def _read_response_connection(head: ResponseHead, value: bytes) -> None:
         head.close = True
     elif b"keep-alive" in tokens:
         head.close = False
-    for token in tokens - {b"close", b"keep-alive", b"upgrade", b""}:
+    # A service cannot take the answer's own frame away.
+    for token in tokens - {b"close", b"keep-alive", b"upgrade", b"content-length", b""}:
         head.lines[:] = without(head.lines, token)
 
 
