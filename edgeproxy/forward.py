@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import malformed
@@ -150,9 +150,12 @@ def trusted_chain(
         if not is_trusted(client, trusted):
             break
         try:
-            client = str(ip_address(part.decode("ascii").strip("[]")))
+            address = ip_address(part.decode("ascii").strip("[]"))
         except ValueError:
             break
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            break  # names an interface of another machine, in any characters
+        client = str(address)
         kept.append(client.encode("ascii"))
     return client, kept[::-1]
 
