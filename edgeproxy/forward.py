@@ -29,7 +29,8 @@ _FRAME = frozenset((b"host", b"content-length", b"transfer-encoding"))
 class FieldRules:
     """Fields set, added and removed on one kind of head, compiled.
 
-    ``drop`` are the names that go (lower case), ``lines`` what is appended, without CRLF.
+    ``drop`` are the names that go, in lower case and with ``-`` for ``_``, since many services
+    cannot tell the two apart; ``lines`` is what is appended, without CRLF.
     """
 
     __slots__ = ("drop", "lines")
@@ -41,14 +42,18 @@ class FieldRules:
         remove: Iterable[str] = (),
     ) -> None:
         set_, add = list(set_), list(add)
-        self.drop = tuple(
-            {name.lower().encode("ascii") for name in (*(name for name, _ in set_), *remove)}
-        )
+        names = (*(name for name, _ in set_), *remove)
+        self.drop = frozenset(name.lower().replace("_", "-").encode("ascii") for name in names)
         self.lines = [f"{name}: {value}".encode("latin-1") for name, value in (*set_, *add)]
 
     def apply(self, lines: list[bytes]) -> list[bytes]:
-        for name in self.drop:
-            lines = without(lines, name)
+        drop = self.drop
+        if drop:
+            lines = [
+                line
+                for line in lines
+                if line.partition(b":")[0].lower().replace(b"_", b"-") not in drop
+            ]
         return lines + self.lines
 
 

@@ -215,9 +215,10 @@ _NOT_IN_TRAILERS = frozenset(
 
 
 class Dropping(Protocol):
-    """Rules of a route that take fields out: ``drop`` are their names in lower case."""
+    """Rules of a route that take fields out: ``drop`` are their names, in lower case and with
+    ``-`` for ``_``."""
 
-    drop: tuple[bytes, ...]
+    drop: frozenset[bytes]
 
 
 def passing_trailers(lines: list[bytes], table: FieldTable, rules: Dropping | None) -> list[bytes]:
