@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TRACE = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})\Z")
 #: What Connection may name without naming a field of the message.
 _OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b"trailers"))
+_AFTER_ORIGIN = (b"", b"/", b"?", b"#")
 #: Naming these in Connection would take the message's frame or address away.
 _FRAME = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
@@ -211,7 +212,10 @@ def response_lines(
 def _public_location(line: bytes, origins: tuple[bytes, ...], public: bytes) -> bytes:
     name, _, value = line.partition(b":")
     value = value.strip(b" \t")
+    lower = value.lower()
     for origin in origins:
-        if value.startswith(origin) and value[len(origin) : len(origin) + 1] in (b"", b"/", b"?"):
-            return name + b": " + public + value[len(origin) :]
+        # "//host/path" takes the scheme from where it is read (RFC 3986 4.2).
+        size = len(origin) if lower.startswith(origin) else len(origin) - len(b"http:")
+        if lower[:size] in (origin, origin[-size:]) and lower[size : size + 1] in _AFTER_ORIGIN:
+            return name + b": " + public + value[size:]
     return line
