@@ -14,7 +14,7 @@ from edgeproxy.errors import GatewayError, Source
 from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.forward import request_head, response_lines
 from edgeproxy.http1.client import Failure, Http1Client
-from edgeproxy.http1.grammar import ResponseHead
+from edgeproxy.http1.grammar import ResponseHead, without
 
 if TYPE_CHECKING:
     from edgeproxy.snapshot import Route
@@ -129,7 +129,8 @@ class Relay:
         )
 
     def interim(self, exchange: Exchange, head: ResponseHead) -> None:
-        exchange.inform(head.status, head.lines)
+        # RFC 9110 8.6: an interim answer has no body, so no length either.
+        exchange.inform(head.status, without(head.lines, b"content-length"))
 
     def answer(
         self,
