@@ -32,6 +32,13 @@ class Options(usage.Options):
         ["https", None, ":8443", "with --to: the address to listen on"],
     ]
 
+    def parseOptions(self, options: Any = None) -> None:
+        """As Twisted's, but a mistake is one line on standard error, without all the help."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            _fail(f"{error}; `twistd edgeproxy --help` tells what there is")
+
     def postOptions(self) -> None:
         if self["config"] is not None and self["to"] is not None:
             raise usage.UsageError("--config and --to exclude each other")
