@@ -21,10 +21,6 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _DOTS = re.compile(rb"/(?:\.{1,2}(?:/|\Z)|\.{0,2};)")
 
 
-#: Whether a path is in the one form already, as nearly all are: decoded and wire form are equal.
-is_clean = _CLEAN.match
-
-
 class Path(NamedTuple):
     """``decoded`` is what rules look at and what an upstream will decode; ``wire`` is forwarded.
 
@@ -42,7 +38,7 @@ def normalise(raw: bytes) -> Path:
     :param raw: the path without query, visible ASCII only.
     :raises GatewayError: 400 when it is doubtful.
     """
-    if raw and is_clean(raw):
+    if raw and _CLEAN.match(raw):
         return Path(raw, raw, False)
     if not raw.startswith(b"/"):
         raise malformed("The path must begin with a slash.")

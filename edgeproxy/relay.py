@@ -58,7 +58,8 @@ class Relay:
         :raises GatewayError: what the head shows to be wrong, before anything is sent.
         """
         principal = exchange.principal
-        exchange.payload = exchange.take_body()
+        head = exchange.head
+        exchange.payload = exchange.take_body() if head.length or head.chunked else b""
         exchange.head_out = request_head(
             exchange,
             host_line,
@@ -72,7 +73,8 @@ class Relay:
     def _attempt(self, exchange: Exchange, upstream: Upstream) -> None:
         """Give the exchange to the next target."""
         now = self._now()
-        target = upstream.choose(now, exchange.tried)
+        tried = exchange.tried
+        target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only
         if target is None:
             exchange.refuse(
                 GatewayError(
@@ -84,7 +86,7 @@ class Relay:
                 )
             )
             return
-        exchange.tried += (target,)
+        exchange.tried = (*tried, target) if tried else target.alone
         exchange.upstream = target.authority
         exchange.attempts += 1
         client = target.lend(now, exchange.method in _IDEMPOTENT)

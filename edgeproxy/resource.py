@@ -24,12 +24,12 @@ from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Exchange
 from edgeproxy.forward import forwarded_lines, forwarded_value, is_trusted, trusted_chain
 from edgeproxy.http1.fields import Kind
-from edgeproxy.http1.grammar import split_host
+from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.identity.keyindex import KeyIndex
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
 from edgeproxy.page import welcome
-from edgeproxy.paths import Path, is_clean, normalise, strip_prefix
+from edgeproxy.paths import Path, normalise, strip_prefix
 from edgeproxy.routing import HostTable, NoRoute, find
 
 if TYPE_CHECKING:
@@ -145,11 +145,12 @@ class ReverseProxyResource(Resource):
         """The host asked for, as this connection may ask for it."""
         head = exchange.head
         raw = head.host
-        if raw is None:
-            raise malformed("A request needs exactly one Host field.")
-        target = head.target
-        if target[:1] != b"/":
-            raw, target = _absolute(exchange, raw, target)
+        absolute = False
+        if head.path is None:
+            raw, absolute = _unclear(exchange, head)
+        else:
+            exchange.path = head.path
+            exchange.query = head.query
         peer = exchange.peer
         names = self._names() if peer.tls else None
         view = peer.host_view
@@ -159,42 +160,37 @@ class ReverseProxyResource(Resource):
             or view.snapshot is not snapshot
             or view.names is not names
         ):
-            view = peer.host_view = HostView(raw, peer, snapshot, names)
+            view = peer.host_view = HostView(raw or b"", peer, snapshot, names)
         exchange.host = view.name
         exchange.origin = view.origin
-        if b"?" in target:
-            path, _, query = target.partition(b"?")
-            exchange.path = path
-            exchange.query = b"?" + query
-        else:
-            exchange.path = target
         if view.misdirected:
             raise GatewayError(421, "This connection is not for that host.")
-        if target is not head.target and not view.tables:
+        if absolute and not view.tables:
             raise GatewayError(421, "This gateway does not serve that host.")
         return view
 
     def _route(self, exchange: Exchange, view: HostView) -> Route:
         """The route, by the path's one form; what it forbids by itself is refused here."""
-        raw = exchange.path
-        path = None if is_clean(raw) else normalise(raw)
-        method = exchange.method
+        head = exchange.head
+        wire = decoded = exchange.path
+        slash = False
+        if head.path is None:
+            decoded, wire, slash = normalise(wire)
+            exchange.path = wire
         try:
-            route = find(view.tables, raw if path is None else path.decoded, method, exchange.head)
+            route = find(view.tables, decoded, exchange.method, head)
         except NoRoute as error:
             raise _no_route(error.allowed) from None
         exchange.route = route
-        if path is not None:
-            exchange.path = path.wire
-            if path.slash and not route.keep_slash:
-                raise malformed(
-                    "The path holds an encoded slash; a route takes it with 'encoded_slash: keep'."
-                )
+        if slash and not route.keep_slash:
+            raise malformed(
+                "The path holds an encoded slash; a route takes it with 'encoded_slash: keep'."
+            )
         if route.strip:
-            exchange.path = strip_prefix(path or Path(raw, raw, False), route.strip)
-        if method == b"TRACE":
+            exchange.path = strip_prefix(Path(decoded, wire, slash), route.strip)
+        if exchange.method == b"TRACE":
             raise GatewayError(405, "TRACE is never allowed.", fields=(_ALL_METHODS,))
-        expect = exchange.head.expect
+        expect = head.expect
         if expect is not None and expect != b"100-continue":
             raise GatewayError(417, "The only expectation understood is 100-continue.", close=True)
         return route
@@ -242,10 +238,10 @@ class ReverseProxyResource(Resource):
         now = exchange.started
         principal = exchange.principal
         caller = _network(exchange.client) if principal is None else principal.id
-        limits = route.limits
-        if before is None and len(limits) == 1 and not limits[0].shadow:
-            limit = limits[0]
-            window = limit.table.window(caller, limit.rate_for(principal), now)
+        limit = route.limit
+        if before is None and limit is not None:
+            rate = limit.rate_for(principal) if limit.plans else limit.rate
+            window = limit.table.window(caller, rate, now)
             if window.full(now):
                 self._refuse_limit(exchange, [window], [window])
             window.record(now)
@@ -253,8 +249,10 @@ class ReverseProxyResource(Resource):
             exchange.remaining = window.remaining
             exchange.limit_lines = field_lines(window, now)
             return
-        windows = [limit.table.window(caller, limit.rate_for(principal), now) for limit in limits]
-        self._check(exchange, windows, limits)
+        windows = [
+            each.table.window(caller, each.rate_for(principal), now) for each in route.limits
+        ]
+        self._check(exchange, windows, route.limits)
         _charge(exchange, [*(before or ()), *windows], now)
 
     def _check(self, exchange: Exchange, windows: list[Window], limits: tuple[Limit, ...]) -> None:
@@ -396,28 +394,40 @@ def _network(address: str) -> str:
     return packed[:8].hex() + "/64"
 
 
-def _absolute(exchange: Exchange, raw: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """The authority and origin form of an absolute target (RFC 9112 3.2.2)."""
-    match = _ABSOLUTE.match(target)
-    if match is None:
-        raise malformed("The request target must be a path or an http URL.")
-    authority, rest = match.groups()
-    if split_host(authority)[0] != split_host(raw)[0]:
-        raise malformed("The Host field and the request target name two hosts.")
-    rest = rest or b"/"
-    return authority, rest if rest[:1] == b"/" else b"/" + rest
+def _unclear(exchange: Exchange, head: RequestHead) -> tuple[bytes, bool]:
+    """Take apart a target that is not simply a clean path.
+
+    :return: the authority, and whether it came from an absolute target (RFC 9112 3.2.2).
+    """
+    raw, target = head.host or b"", head.target
+    absolute = target[:1] != b"/"
+    if absolute:
+        match = _ABSOLUTE.match(target)
+        if match is None:
+            raise malformed("The request target must be a path or an http URL.")
+        authority, rest = match.groups()
+        if split_host(authority)[0] != split_host(raw)[0]:
+            raise malformed("The Host field and the request target name two hosts.")
+        raw, target = authority, rest or b"/"
+        if target[:1] != b"/":
+            target = b"/" + target
+    path, mark, query = target.partition(b"?")
+    exchange.path = path
+    exchange.query = mark + query
+    return raw, absolute
 
 
 def _vouched(exchange: Exchange, view: HostView, snapshot: Snapshot) -> bytes:
     """Forwarding fields behind a trusted proxy: its word is passed on, ours added."""
     head, peer = exchange.head, exchange.peer
     _, chain = trusted_chain(head, peer, snapshot.trusted)
+    via = b"".join([line + b"\r\n" for kind, line in head.special if kind is Kind.VIA])
     if snapshot.forwarded == "forwarded":
         nodes = [b'for="[%b]"' % node if b":" in node else b"for=" + node for node in chain]
         proto = forwarded_value(head, b"x-forwarded-proto") or peer.scheme.encode("ascii")
-        return b"Forwarded: %b;proto=%b\r\n" % (b", ".join(nodes), proto)
+        return b"Forwarded: %b;proto=%b\r\n%b" % (b", ".join(nodes), proto, via)
     lines = [b"X-Forwarded-For: " + b", ".join(chain)]
     own = dict(line.partition(b": ")[::2] for line in view.forwarded.split(b"\r\n") if line)
     for name in (b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port"):
         lines.append(name + b": " + (forwarded_value(head, name.lower()) or own[name]))
-    return b"\r\n".join(lines) + b"\r\n"
+    return b"\r\n".join(lines) + b"\r\n" + via

@@ -70,7 +70,7 @@ class Gateway(Service):
         self.relay = Relay(self.clock)
         self.fleet = Fleet(reactor, self.deadlines, self.relay, network)
         self.counters = Counters()
-        self.log = AccessLog(reactor, self.clock, config.access_log)
+        self.log = AccessLog(reactor, self.clock, self.counters, config.access_log)
         self.tls = ServerTLS(NameMap((), None, _now()))
         self.listeners: list[Listening] = []
         self.problems: tuple[Problem, ...] = ()
@@ -152,7 +152,7 @@ class Gateway(Service):
         upstreams, targets = self.fleet.build(config)
         limits = compile_limits(config, self._limits())
         snapshot = Snapshot(
-            config, compile_router(config, upstreams, limits), limits, upstreams, self._finished
+            config, compile_router(config, upstreams, limits), limits, upstreams, self.log.record
         )
         return Built(config, snapshot, targets)
 
@@ -195,10 +195,6 @@ class Gateway(Service):
 
     def _names(self) -> NameMap:
         return self.tls.names
-
-    def _finished(self, exchange: Exchange) -> None:
-        self.counters.count(exchange)
-        self.log.record(exchange)
 
     # -- the life of the process -----------------------------------------------------------------
 

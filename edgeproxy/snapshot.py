@@ -70,6 +70,7 @@ class Route:
         "host_line",
         "keep_slash",
         "label",
+        "limit",
         "limits",
         "log",
         "open",
@@ -91,6 +92,10 @@ class Route:
         self.scopes = frozenset(config.scopes)
         self.groups = frozenset(config.groups)
         self.limits = tuple(limit for limit in limits if not limit.by_address)
+        #: The only limit, where there is only one and it is in force: most routes' case.
+        self.limit = limits[0] if len(limits) == 1 and self.limits else None
+        if self.limit is not None and self.limit.shadow:
+            self.limit = None
         self.address_limits = tuple(limit for limit in limits if limit.by_address)
         self.body = config.body
         self.keep_slash = config.encoded_slash == "keep"

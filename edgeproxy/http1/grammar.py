@@ -16,7 +16,10 @@ from edgeproxy.http1.fields import FieldTable, Kind
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _LINES = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/1\.([01])\r\n" + _LINES)
+#: A path in the one form that :mod:`edgeproxy.paths` explains, as nearly all are sent.
+_CLEAN = rb"(?:/(?!\.{1,2}[/? ])[A-Za-z0-9._~!$&'()*+,=:@\-]++)*+/?"
+_TARGET = rb"(?:(/(?=[ ?])|(?=/[^ ?])" + _CLEAN + rb")(\?[\x21-\x7e]*+)?+ |([\x21-\x7e]++) )"
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") " + _TARGET + rb"HTTP/1\.([01])\r\n" + _LINES)
 _STATUS = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?+\r\n" + _LINES
 )
@@ -45,6 +48,9 @@ class RequestHead:
     ``keys``, the rest is in ``special`` as ``(kind, line)``; only ``Content-Length`` stays.
     ``length`` is the body's length when it was declared, ``chunked`` tells the other framing;
     with neither there is no body. ``raw`` are all field lines as received, each with its CRLF.
+
+    ``path`` and ``query`` (with its question mark) are those of a target whose path needs no
+    second look; any other target is ``unclear``, and ``path`` is ``None``.
     """
 
     __slots__ = (
@@ -58,26 +64,43 @@ class RequestHead:
         "lines",
         "method",
         "minor",
+        "path",
+        "query",
         "raw",
         "special",
-        "target",
+        "unclear",
     )
 
-    def __init__(self, method: bytes, target: bytes, minor: bytes, raw: bytes) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        path: bytes | None,
+        query: bytes,
+        unclear: bytes | None,
+        minor: bytes,
+        raw: bytes,
+    ) -> None:
         self.method = method
-        self.target = target
+        self.path = path
+        self.query = query
+        self.unclear = unclear
         self.minor = minor
         self.raw = raw
-        self.lines: list[bytes] = raw.split(b"\r\n")
+        self.lines = raw.split(b"\r\n")
         self.lines.pop()
-        self.special: list[tuple[Kind, bytes]] = []
-        self.keys: list[bytes] = []
+        self.special: tuple[tuple[Kind, bytes], ...] = ()
+        self.keys: tuple[bytes, ...] = ()
         self.host: bytes | None = None
         self.length: int | None = None
         self.chunked = False
         self.close = minor == b"0"
-        self.connection: frozenset[bytes] = _NO_OPTIONS
+        self.connection = _NO_OPTIONS
         self.expect: bytes | None = None
+
+    @property
+    def target(self) -> bytes:
+        """The request target as it came."""
+        return self.unclear if self.path is None else self.path + self.query  # type: ignore[return-value]
 
     @property
     def fields(self) -> list[tuple[bytes, bytes]]:
@@ -113,11 +136,11 @@ def parse_request(
         _refuse_or_wait(buffer, limits)
         return None
     taken = match.end()
-    method, target, minor, raw = match.groups()
-    head = RequestHead(method, target, minor, raw)
+    method, path, query, target, minor, raw = match.groups()
+    head = RequestHead(method, path, query or b"", target, minor, raw)
     lines = head.lines
-    if taken > limits.size or len(target) > limits.target or len(lines) > limits.fields:
-        _refuse_size(taken, target, limits)
+    if taken > limits.size or len(lines) > limits.fields or taken - len(raw) > limits.target:
+        _refuse_size(taken, head, limits)
     prefixes = table.prefixes
     known = table.known
     for line in [each for each in lines if each[:3] in prefixes]:
@@ -135,14 +158,14 @@ def parse_request(
                 raise malformed("A request needs exactly one Host field.")
             head.host = value
         elif kind is API_KEY or kind is AUTHORIZATION:
-            head.keys.append(line)
+            head.keys += (line,)
         elif kind is CONNECTION:
             if value == b"keep-alive":
                 head.close = b"close" in head.connection
             else:
                 _read_connection(head, value)
         else:
-            head.special.append((kind, line))
+            head.special += ((kind, line),)
             if kind is TRANSFER_ENCODING:
                 _read_transfer_encoding(head, value)
             elif kind is EXPECT and minor == b"1":  # RFC 9110 10.1.1: nothing in HTTP/1.0
@@ -154,12 +177,13 @@ def parse_request(
     return head, taken
 
 
-def _refuse_size(taken: int, target: bytes, limits: HeadLimits) -> None:
-    if len(target) > limits.target:
+def _refuse_size(taken: int, head: RequestHead, limits: HeadLimits) -> None:
+    if len(head.target) > limits.target:
         raise malformed("The request target is too long.", 414)
     if taken > limits.size:
         raise malformed("The request head is too large.", 431)
-    raise malformed("The request has too many header fields.", 431)
+    if len(head.lines) > limits.fields:
+        raise malformed("The request has too many header fields.", 431)
 
 
 def _read_connection(head: RequestHead, value: bytes) -> None:
@@ -234,7 +258,7 @@ class ResponseHead:
         self.reason = reason
         self.lines: list[bytes] = raw.split(b"\r\n")
         self.lines.pop()
-        self.special: list[tuple[Kind, bytes]] = []
+        self.special: tuple[tuple[Kind, bytes], ...] = ()
         self.length: int | None = None
         self.chunked = False
         self.close = minor == b"0"
@@ -280,7 +304,7 @@ def parse_response(
                 raise ValueError("doubtful Transfer-Encoding")
             head.chunked = True
         elif kind in _KEPT_ASIDE:
-            head.special.append((kind, line))
+            head.special += ((kind, line),)
     if head.chunked and head.length is not None:
         raise ValueError("Content-Length beside Transfer-Encoding")
     return head, taken

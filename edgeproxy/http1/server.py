@@ -260,10 +260,11 @@ class Http1Server:
         """What came is no request: answer, close, and drop all that follows."""
         match = _REQUEST_LINE.match(self.buffer)
         method, target = match.groups() if match else (b"-", b"-")
-        head = RequestHead(method, target.partition(b"?")[0], b"1", b"")
+        path, mark, query = target.partition(b"?")
+        head = RequestHead(method, path, mark + query, None, b"1", b"")
         exchange = self.exchange = Http1Exchange(self, head, self.now())
         exchange.snapshot = self.listener.snapshot()
-        exchange.path = head.target
+        exchange.path = path
         self.buffer = b""
         self.close_wanted = True
         self.state = State.ANSWER

@@ -19,6 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from edgeproxy.exchange import Exchange, Outcome, Peer
+from edgeproxy.observe.counters import Counters
 from edgeproxy.transport.deadlines import Clock
 
 _log = Logger()
@@ -36,9 +37,9 @@ def quoted(text: str) -> bytes:
     return json.dumps(text).encode("ascii")
 
 
-def _string(text: bytes) -> bytes:
-    """Bytes from the wire as a JSON string, each byte a character."""
-    return b'"%b"' % text if _PLAIN.match(text) else quoted(text.decode("latin-1"))
+def _escaped(text: bytes) -> bytes:
+    """Bytes from the wire, each byte a character, as they stand within a JSON string."""
+    return text if _PLAIN.match(text) else quoted(text.decode("latin-1"))[1:-1]
 
 
 @lru_cache(4096)
@@ -49,13 +50,17 @@ def _principal(id: str) -> bytes:
 class AccessLog:
     """See the module's text.
 
-    ``destination`` is a path, ``-`` for standard output, or ``off``. A file that cannot be
+    Each exchange is counted too. Times are microseconds. ``destination`` is a path, ``-`` for standard output, or ``off``. A file that cannot be
     written loses lines, which are counted, never requests.
     """
 
-    def __init__(self, reactor: Any, clock: Clock, destination: Path | str) -> None:
+    def __init__(
+        self, reactor: Any, clock: Clock, counters: Counters, destination: Path | str
+    ) -> None:
         self._destination = destination
         self._clock = clock
+        self._now = clock.now
+        self._count = counters.count
         self._lines: list[bytes] = []
         self._size = 0
         self._second = -1
@@ -66,7 +71,7 @@ class AccessLog:
         self._loop = LoopingCall(self.flush)
         self._loop.clock = reactor
         self.record: Callable[[Exchange], None] = (
-            self._skip if destination == "off" else self._record
+            counters.count if destination == "off" else self._record
         )
 
     def start(self) -> None:
@@ -104,38 +109,46 @@ class AccessLog:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         return os.open(self._destination, flags, 0o640)
 
-    def _skip(self, exchange: Exchange) -> None:
-        """Nothing is logged."""
-
     def _record(self, exchange: Exchange) -> None:
-        now = self._clock.now()
+        self._count(exchange)
+        now = self._now()
         unix = now + self._clock.epoch
         second = int(unix)
         if second != self._second:
             self._second = second
             self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode("ascii")
-        started = exchange.started
+        head = exchange.head
+        peer = exchange.peer
         route = exchange.route
         principal = exchange.principal
-        path = exchange.path
         line = (
-            b'{"time":"%b.%03dZ","id":"%b",%b"method":"%b","host":"%b","path":%b,"route":%b,'
-            b'"principal":%b,"status":%d,"received":%d,"sent":%d,"us":%d,%b"outcome":"%b"}\n'
+            b'{"time":"%b.%03dZ","id":"%b",%b"method":"%b","host":"%b","path":"%b","route":%b,'
+            b'"principal":%b,"limit":"%b","remaining":%d,"status":%d,"received":%d,"sent":%d,'
+            b'"upstream":"%b","attempts":%d,"connect_us":%d,"first_byte_us":%d,"us":%d,'
+            b'%b"outcome":"%b"}\n'
             % (
                 self._stamp,
                 (unix - second) * 1000,
                 exchange.id,
-                exchange.peer.log or _connection(exchange.peer),
+                peer.log
+                if peer.log and exchange.client is peer.address
+                else _connection(peer, exchange.client),
                 exchange.method,
                 exchange.host.encode("ascii"),
-                b'"%b"' % path if _PLAIN.match(path) else _string(path),
+                head.path if head.path is not None else _escaped(head.target.partition(b"?")[0]),
                 b'""' if route is None else route.log,
                 b'""' if principal is None else _principal(principal.id),
+                exchange.limit.encode("ascii"),
+                exchange.remaining,
                 exchange.status,
                 exchange.received,
                 exchange.sent,
-                (now - started) * 1e6,
-                _details(exchange),
+                exchange.upstream.encode("ascii"),
+                exchange.attempts,
+                exchange.connect_time * 1e6,
+                exchange.first_byte * 1e6,
+                (now - exchange.started) * 1e6,
+                _details(exchange) if exchange.query or exchange.reason else b"",
                 b"ok" if exchange.outcome is _OK else _outcome(exchange),
             )
         )
@@ -163,15 +176,21 @@ class AccessLog:
                 _log.error("access log: {why}; lines are being lost", why=error.strerror)
 
 
-def _connection(peer: Peer) -> bytes:
-    """The part of a line that a connection's requests share."""
-    peer.log = b'"peer":"%b","tls":"%b","sni":%b,"protocol":"%b",' % (
-        peer.address.encode("ascii"),
+def _connection(peer: Peer, client: str) -> bytes:
+    """The part of a line that a connection's requests share; for one that trusted proxies vouch
+    for, ``client`` is not the peer, and differs from request to request."""
+    who = b'"client":"%b",' % client.encode("ascii")
+    if client is not peer.address:
+        who += b'"peer":"%b",' % peer.address.encode("ascii")
+    log = b'%b"tls":"%b","sni":%b,"protocol":"%b",' % (
+        who,
         peer.tls.encode("ascii"),
         quoted(peer.sni or ""),
         peer.protocol.encode("ascii"),
     )
-    return peer.log
+    if client is peer.address:
+        peer.log = log
+    return log
 
 
 def _outcome(exchange: Exchange) -> bytes:
@@ -179,24 +198,10 @@ def _outcome(exchange: Exchange) -> bytes:
 
 
 def _details(exchange: Exchange) -> bytes:
-    """What not every line needs; times in microseconds."""
+    """What not every line needs."""
     details = b""
-    if exchange.attempts:
-        details = b'"upstream":"%b","attempts":%d,"connect_us":%d,"first_byte_us":%d,' % (
-            exchange.upstream.encode("ascii"),
-            exchange.attempts,
-            exchange.connect_time * 1e6,
-            exchange.first_byte * 1e6,
-        )
-    if exchange.limit:
-        details += b'"limit":"%b","remaining":%d,' % (
-            exchange.limit.encode("ascii"),
-            exchange.remaining,
-        )
     if exchange.query:
-        details += b'"query":%b,' % _string(_VALUE.sub(b"=*", exchange.query[1:]))
-    if exchange.client is not exchange.peer.address:
-        details += b'"client":%b,' % quoted(exchange.client)
+        details = b'"query":"%b",' % _escaped(_VALUE.sub(b"=*", exchange.query[1:]))
     if exchange.reason:
         details += b'"reason":%b,' % quoted(exchange.reason)
     return details

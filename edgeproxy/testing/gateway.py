@@ -86,7 +86,7 @@ class MemoryGateway:
         network = Network(self._connect, self._stream)
         gateway = self.gateway = Gateway(self.reactor, config, self.clock, network)
         gateway.log.record = self._record
-        gateway.resource.snapshot.finished = gateway._finished
+        gateway.resource.snapshot.finished = self._record
         for upstream in config.upstreams.values():
             for target in upstream.targets:
                 self.services[target.host, target.port] = Service()
@@ -170,6 +170,7 @@ class MemoryGateway:
     # -- the gateway's surroundings --------------------------------------------------------------
 
     def _record(self, exchange: Exchange) -> None:
+        self.gateway.counters.count(exchange)
         self.finished.append(exchange)
 
     def _memory_client(self, address: str, name: str | None, plain: bool) -> Wire:

@@ -105,6 +105,7 @@ class Target:
         shown = f"[{host}]" if ":" in host else host
         self.authority = f"{shown}:{port}"
         self.origin = f"http://{self.authority}"
+        self.alone = (self,)
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
         self.skip_until = 0.0
         self.clients: set[Http1Client] = set()
@@ -125,6 +126,8 @@ class Target:
         bytes would be taken for the answer to the next caller's request.
         """
         pool = self.pool
+        if not pool.idle:
+            return None
         while True:
             client = pool.take(now, pool.idle_for if repeatable else _FRESH)
             if client is None or client.stream.quiet():
