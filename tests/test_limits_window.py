@@ -245,6 +245,19 @@ def test_charge_keeps_a_full_window_full(
             assert window.remaining == max(0, rate.count - arrived)
 
 
+@pytest.mark.parametrize("kind", [ExactWindow, SlidingWindow])
+def test_the_newest_decide(kind: type[OwnWindow]) -> None:
+    """Of more than N live ones the N newest are kept: the oldest is the one that gives way."""
+    charged, taken = kind(Terms("x", Rate(3, 16.0))), kind(Terms("x", Rate(3, 16.0)))
+    for now in (0.0, 1.0, 2.0, 3.0):
+        charged.charge(now)
+    taken.take_over([(0.0, 1), (1.0, 1), (2.0, 1), (3.0, 1)], 3.0)
+    for window in (charged, taken):
+        assert window.full(16.5)
+        assert not window.full(17.5)
+        assert window.remaining == 1
+
+
 @examples
 @given(arrivals(), st.sampled_from([ExactWindow, SlidingWindow]))
 def test_dead_means_nothing_live(case: tuple[Rate, list[float]], kind: type[OwnWindow]) -> None:
