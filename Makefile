@@ -1,6 +1,8 @@
 # Two commands do everything: `make run` and `make test`. Both prepare the environment first.
 
-PYTHON ?= python3
+# The first Python that is new enough; `make PYTHON=/path/to/python3.11` names another.
+PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.14,$(shell \
+  $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)) python3)
 VENV   ?= .venv
 PORT   ?= 8443
 BIN    := $(VENV)/bin
@@ -47,6 +49,12 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+# What the tests skip aloud where it is missing. Nothing is fetched where all of it is there.
+test-packages:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null || { \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl; }
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m bench $(ARGS)
