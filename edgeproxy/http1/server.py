@@ -532,9 +532,8 @@ class Http1Exchange(Exchange):
             % (status, reason, b"\r\n".join(lines), self.limit_lines, payload)
         )
         if complete:
-            connection.answered(
-                Outcome.REFUSED if status in _OURS and source is None else Outcome.OK
-            )
+            ours = status in _OURS and source is None
+            connection.answered((self.failure or Outcome.REFUSED) if ours else Outcome.OK)
         else:
             connection.source = source
             if connection.stream.backlog > HIGH_WATER:
