@@ -131,6 +131,7 @@ class Relay:
         )
 
     def interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        exchange.retries = _RETRIES  # something of the answer has been passed on: no more
         # RFC 9110 8.6: an interim answer has no body, so no length either.
         exchange.inform(head.status, without(head.lines, b"content-length"))
 
