@@ -70,11 +70,14 @@ class Relay:
         upstream.budget.requests += 1
         self._attempt(exchange, upstream)
 
-    def _attempt(self, exchange: Exchange, upstream: Upstream) -> None:
-        """Give the exchange to the next target."""
+    def _attempt(
+        self, exchange: Exchange, upstream: Upstream, target: Target | None = None
+    ) -> None:
+        """Give the exchange to ``target``, or to the one whose turn it is."""
         now = self._now()
         tried = exchange.tried
-        target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only
+        if target is None:
+            target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only
         if target is None:
             exchange.refuse(
                 GatewayError(
@@ -114,10 +117,11 @@ class Relay:
 
     def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None:
         upstream = _upstream(exchange)
-        if upstream.choose(self._now(), exchange.tried) is None:
+        following = upstream.choose(self._now(), exchange.tried)
+        if following is None:
             self._give_up(exchange, why, f"{target.authority}: {why.value}")
         else:
-            self._attempt(exchange, upstream)
+            self._attempt(exchange, upstream, following)
 
     def crowded(self, exchange: Exchange, target: Target) -> None:
         exchange.refuse(
@@ -182,9 +186,10 @@ class Relay:
             and upstream.budget.spend()
         ):
             exchange.retries += 1
-            if upstream.choose(self._now(), exchange.tried) is None:
+            following = upstream.choose(self._now(), exchange.tried)
+            if following is None:
                 exchange.tried = ()  # every target has had its turn: begin again
-            self._attempt(exchange, upstream)
+            self._attempt(exchange, upstream, following)
             return
         self._give_up(exchange, failure, reason)
 
