@@ -68,8 +68,9 @@ class TLSWire(Wire):
             self._socket.shutdown(socket.SHUT_WR)
 
     def _vanish(self) -> None:
-        self._reactor.pumps.remove(self._pump)
-        self._socket.close()
+        if self._socket.fileno() != -1:
+            self._reactor.pumps.remove(self._pump)
+            self._socket.close()
 
     def _pump(self) -> bool:
         if self._socket.fileno() == -1:

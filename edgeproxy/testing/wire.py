@@ -30,6 +30,8 @@ class Wire:
     def __init__(self, reactor: MemoryReactor, way: Way) -> None:
         self.received = b""
         self.ending = Ending.OPEN
+        #: Whether this end has gone, or ended, by itself.
+        self.left = False
         self._reactor = reactor
         self._way = way
         self._taken = 0
@@ -58,12 +60,14 @@ class Wire:
 
     def end(self) -> None:
         """Send no more, in order; what comes is still read."""
+        self.left = True
         self._note(">>", b"[end]\n", apart=True)
         self._finish_sending()
         self._reactor.settle()
 
     def reset(self) -> None:
         """Go without a word; what the gateway sends finds nobody."""
+        self.left = True
         self._note(">>", b"[reset]\n", apart=True)
         self._vanish()
         self._reactor.settle()

@@ -20,7 +20,7 @@ def talk(gateway: MemoryGateway, data: bytes, back: bytes = OK) -> tuple[Wire, M
     return client, service
 
 
-# -- whole conversations ---------------------------------------------------------------------------
+# -- whole conversations -------------------------------------------------------------------------
 
 
 def test_a_request_and_its_answer(make: Make) -> None:
@@ -107,7 +107,7 @@ def test_an_empty_line_between_requests(make: Make) -> None:
     assert [each.status for each in client.answers()] == [404, 404]
 
 
-# -- request bodies --------------------------------------------------------------------------------
+# -- request bodies ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -238,12 +238,13 @@ def test_a_continue_of_the_service_is_kept_to_ourselves(make: Make) -> None:
     assert [each.status for each in client.answers("POST")] == [200]
 
 
-# -- answers --------------------------------------------------------------------------------------
+# -- answers -------------------------------------------------------------------------------------
 
 
 def test_an_answer_in_chunks(make: Make) -> None:
     gateway = make()
-    back = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n"
+    back = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    back += b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n"
     client, _ = talk(gateway, get(), back)
     (found,) = client.answers()
     assert found.body == b"hello world"
@@ -434,7 +435,7 @@ def test_an_upgrade_is_not_passed_on(make: Make) -> None:
     assert [each.status for each in client.answers()] == [502]
 
 
-# -- fields ---------------------------------------------------------------------------------------
+# -- fields --------------------------------------------------------------------------------------
 
 CLAIMS = (
     b"X-Forwarded-For: 203.0.113.9, 10.1.1.1\r\nX-Forwarded-Proto: http\r\n"
@@ -625,7 +626,7 @@ def test_rules_for_fields(make: Make) -> None:
     assert b"etag" not in names(client.received)
 
 
-# -- paths ----------------------------------------------------------------------------------------
+# -- paths ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -656,7 +657,7 @@ def test_an_encoded_slash_names_the_option(make: Make) -> None:
     assert "encoded_slash: keep" in found.json["detail"]
 
 
-# -- answers that come early ------------------------------------------------------------------------
+# -- answers that come early ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunked", [False, True])
