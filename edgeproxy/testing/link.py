@@ -67,7 +67,7 @@ class MemoryStream(Stream):
     they might still get out, so there should be none.
     """
 
-    __slots__ = ("_held", "_secure", "late", "peak", "wire")
+    __slots__ = ("_ended", "_held", "_secure", "late", "peak", "reading", "wire")
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class MemoryStream(Stream):
         self.backlog = 0
         self.broken = False
         self.disconnected = False
-        self._reading = False
-        self._closing = False
+        self.reading = False
+        self._ended = False
         self._held = bytearray()
         self._secure = secure
         self.late = 0
@@ -96,12 +96,12 @@ class MemoryStream(Stream):
     # -- for the protocol ------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if self.disconnected or self._closing:
+        if self.disconnected or self._ended:
             self.late += len(data)
             return
         if self.wire.has_gone:
             self.broken = True
-            if not self._reading:
+            if not self.reading:
                 self._leave(clean=False)
             return
         taken = 0 if self.backlog else self.wire.accept(data)
@@ -117,16 +117,16 @@ class MemoryStream(Stream):
         return not (self.disconnected or wire.unread or wire.has_ended or wire.has_gone)
 
     def pause_reading(self) -> None:
-        self._reading = False
+        self.reading = False
 
     def resume_reading(self) -> None:
         if not self.disconnected:
-            self._reading = True
+            self.reading = True
 
     def close(self) -> None:
-        if self.disconnected or self._closing:
+        if self.disconnected or self._ended:
             return
-        self._closing = True
+        self._ended = True
         if not self.backlog:
             self.wire.gateway_ended(Ending.ENDED)
 
@@ -155,20 +155,20 @@ class MemoryStream(Stream):
             self.broken = True
             self._held.clear()
             self.backlog = 0
-            if not self._reading:
+            if not self.reading:
                 self._leave(clean=False)
             return True
         taken = self.wire.accept(bytes(self._held))
         del self._held[:taken]
         self.backlog = len(self._held)
         if not self.backlog:
-            if self._closing:
+            if self._ended:
                 self.wire.gateway_ended(Ending.ENDED)
             self.protocol.drained()
         return taken > 0
 
     def _pull(self) -> bool:
-        if not self._reading:
+        if not self.reading:
             return False
         wire = self.wire
         if wire.unread:
@@ -184,7 +184,7 @@ class MemoryStream(Stream):
         return True
 
     def _quiesce(self) -> None:
-        self._reading = False
+        self.reading = False
         self.disconnected = True
         self._held.clear()
         self.backlog = 0

@@ -33,7 +33,7 @@ def warm(gateway: MemoryGateway, count: int = 1) -> list[MemoryWire]:
     return wires
 
 
-# -- services that go away -------------------------------------------------------------------------
+# -- services that go away -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -432,7 +432,7 @@ def test_a_request_moves_on_when_a_target_resets(make: Make) -> None:
     assert statuses(client) == [200]
 
 
-# -- the cap and the queue -------------------------------------------------------------------------
+# -- the cap and the queue -----------------------------------------------------------------------
 
 FEW = standard(upstream=", connections: 2, waiting: 2, wait: 1s")
 
@@ -513,7 +513,7 @@ def test_a_connection_that_is_too_old_makes_room(make: Make) -> None:
     assert statuses(client, "POST") == [200]
 
 
-# -- clients that go away --------------------------------------------------------------------------
+# -- clients that go away ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])

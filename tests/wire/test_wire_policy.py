@@ -323,7 +323,7 @@ def test_no_server_name_stands_for_the_default(gateways: list[MemoryGateway]) ->
     assert gateway.service("u").accept().received
 
 
-# -- expectations, sizes -----------------------------------------------------------------------
+# -- expectations, sizes -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/open", "/users", "/nothing"])
