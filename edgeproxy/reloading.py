@@ -7,6 +7,7 @@ certificates, not the keys, not the limits.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
+from edgeproxy.changes import describe
 from edgeproxy.config import Config, ConfigError, load
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
@@ -57,12 +59,12 @@ class Reloader:
         if source is None:
             return Reloaded(False, ["it was started without a configuration file"])
         try:
-            built = yield deferToThreadPool(
+            built, changes = yield deferToThreadPool(
                 gateway.reactor, gateway.reactor.getThreadPool(), _build, gateway, source
             )
             if gateway.draining is not None:
                 raise StartError("the gateway is being stopped")
-            changes = self._use(built)
+            self._use(built)
         except (ConfigError, StartError) as error:
             result = Reloaded(False, str(error).splitlines())
         except KeyFileError as error:
@@ -78,7 +80,7 @@ class Reloader:
         _tell(result)
         return result
 
-    def _use(self, built: Built) -> list[str]:
+    def _use(self, built: Built) -> None:
         """Change over. What can fail comes first and touches nothing that is in force."""
         gateway = self._gateway
         old, new = gateway.config, built.config
@@ -95,9 +97,8 @@ class Reloader:
             if keys is not None:
                 keys.stop()
             raise
-        changes = gateway.use(built, keys, folder)
+        gateway.use(built, keys, folder)
         self.count += 1
-        return changes
 
 
 class StagedFolder:
@@ -127,10 +128,19 @@ class StagedFolder:
         """The folder itself remembers them."""
 
 
-def _build(gateway: Gateway, source: Path) -> Built:
-    config = load(source)
-    check_folder(config.certs.folder)
-    return gateway.build(config)
+def _build(gateway: Gateway, source: Path) -> tuple[Built, list[str]]:
+    """In a thread: the new configuration, compiled, and what is new about it."""
+    # A collection looks at every object in one go, and meanwhile no request moves: with what
+    # five thousand routes are read from, that is 0.3 s.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        config = load(source)
+        check_folder(config.certs.folder)
+        return gateway.build(config), describe(gateway.config, config)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _tell(result: Reloaded) -> None:

@@ -7,7 +7,7 @@ it reads certificates and keys, opens the log and binds the ports.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
@@ -18,7 +18,6 @@ from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
-from edgeproxy.changes import describe
 from edgeproxy.config import Config
 from edgeproxy.control import ControlSocket
 from edgeproxy.exchange import Exchange
@@ -156,13 +155,11 @@ class Gateway(Service):
         )
         return Built(config, snapshot, targets)
 
-    def use(self, built: Built, keys: KeyStore | None, folder: StagedFolder | None) -> list[str]:
+    def use(self, built: Built, keys: KeyStore | None, folder: StagedFolder | None) -> None:
         """Put a configuration into force, with a key store and a folder of certificates where
-        it names others. Cannot fail.
-
-        :return: what changed, a line each.
-        """
-        old, self.config = self.config, built.config
+        it names others. Cannot fail."""
+        before = set(self.open_routes())
+        self.config = built.config
         self.resource.snapshot = built.snapshot
         self.fleet.use(dict(built.snapshot.upstreams), built.targets)
         for name, limit in built.config.limits.items():
@@ -177,8 +174,7 @@ class Gateway(Service):
         for listening in self.listeners:
             listening.listener.timeouts = _timeouts(built.config)
             listening.listener.limits = _head_limits(built.config)
-        self._tell_open_routes()
-        return describe(old, built.config)
+        self._tell_open_routes(before)
 
     def _limits(self) -> Any:
         resource = getattr(self, "resource", None)
@@ -222,8 +218,10 @@ class Gateway(Service):
             if rule.action.open or rule.action.anonymous
         ]
 
-    def _tell_open_routes(self) -> None:
+    def _tell_open_routes(self, known: Container[str] = ()) -> None:
         for label in self.open_routes():
+            if label in known:
+                continue
             _log.warn("open to everyone: {route}", route=label)
 
     def stopService(self) -> Deferred[None]:

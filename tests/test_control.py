@@ -275,6 +275,47 @@ def test_a_reload_after_a_failed_one_works(gateway: Start) -> None:
     assert running.ask("/").status == 404
 
 
+def test_reloads_that_come_together_are_all_answered(gateway: Start) -> None:
+    running = gateway(PAGE)
+    write_config(running.folder, {"routes": {"*": {"/a": {"page": True}}}})
+    with connected(running.folder / "edgeproxy.sock", 20) as sock, sock.makefile("rb") as answers:
+        sock.sendall(b'{"command": "reload"}\n' * 4)
+        found = [json.loads(answers.readline()) for _ in range(4)]
+    assert [each["ok"] for each in found] == [True] * 4
+    assert [bool(each["changes"]) for each in found] == [True, False, False, False]
+    assert ask(running, "status")["reloads"] == 4
+
+
+def test_requests_go_on_while_a_large_configuration_is_read(gateway: Start) -> None:
+    """Reading 3,000 routes takes a good second; no request waits for anything like that."""
+    from time import monotonic
+
+    routes = {f"h{n}.example.com": {f"/{m}": {"page": True} for m in range(50)} for n in range(60)}
+    running = gateway(PAGE)
+    write_config(running.folder, {"routes": {**PAGE["routes"], **routes}})
+    connection = running.connect()
+    longest = 0.0
+    with connected(running.folder / "edgeproxy.sock", 60) as sock:
+        begun = monotonic()
+        sock.sendall(b'{"command": "reload"}\n')
+        sock.setblocking(False)
+        answered = 0
+        while not _readable(sock):
+            before = monotonic()
+            assert running.ask(connection=connection).status == 200
+            longest = max(longest, monotonic() - before)
+            answered += 1
+        whole = monotonic() - begun
+    assert answered > 10
+    assert longest < whole / 2
+
+
+def _readable(sock: socket.socket) -> bool:
+    import select
+
+    return bool(select.select([sock], [], [], 0)[0])
+
+
 def test_reload_takes_another_folder_and_another_key_file(gateway: Start, development: Any) -> None:
     from time import time
 
