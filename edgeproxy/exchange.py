@@ -106,6 +106,7 @@ class Exchange:
     ``client`` is the caller's address: the peer's, or the one that trusted proxies vouch for.
     ``origin`` is our public origin as the client named it, ``https://host[:port]``.
     ``credential`` is the line of the head that identified the caller; it is not passed on.
+    ``chunked`` tells that the answer is sent so.
     ``limit_lines`` are lines that every answer carries once limits were looked at, each with
     CRLF; ``limit`` and ``remaining`` say the same to the log. ``failure`` is how a refusal on
     behalf of somebody else is logged. ``worker`` is told when the exchange ends without its doing.
@@ -117,6 +118,7 @@ class Exchange:
     __slots__ = (
         "attempts",
         "began",
+        "chunked",
         "client",
         "connect_time",
         "credential",
@@ -177,7 +179,7 @@ class Exchange:
         self.status = self.received = self.sent = self.attempts = self.retries = 0
         self.remaining = -1
         self.connect_time = self.first_byte = 0.0
-        self.began = self.ended = False
+        self.began = self.chunked = self.ended = False
 
     # -- what a channel implements -----------------------------------------------------------
 

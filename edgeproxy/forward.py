@@ -74,7 +74,7 @@ def request_head(
     head = exchange.head
     lines = head.lines
     trace = b""
-    for line in head.keys:
+    for _, _, line in head.keys:
         if line is not exchange.credential:
             lines.append(line)
     if head.connection:

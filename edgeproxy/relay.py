@@ -74,7 +74,8 @@ class Relay:
         self, exchange: Exchange, upstream: Upstream, target: Target | None = None
     ) -> None:
         """Give the exchange to ``target``, or to the one whose turn it is."""
-        now = self._now()
+        # For a first attempt this is the present, near enough; an idle connection only seems older.
+        now = self._now() if exchange.tried else exchange.started
         tried = exchange.tried
         if target is None:
             target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only

@@ -212,11 +212,16 @@ class ReverseProxyResource(Resource):
     ) -> None:
         """Who is calling, and may it come here?"""
         try:
-            credential = _credential(exchange, snapshot.key_parameter)
-            if credential is None:
-                if route.anonymous:
-                    return
-                raise _unauthorized(b"Bearer", "no credential")
+            keys = exchange.head.keys
+            if len(keys) == 1 and keys[0][0] is _API_KEY and snapshot.key_parameter is None:
+                _, credential, exchange.credential = keys[0]
+            else:
+                found = _credential(exchange, snapshot.key_parameter)
+                if found is None:
+                    if route.anonymous:
+                        return
+                    raise _unauthorized(b"Bearer", "no credential")
+                credential = found
             now = exchange.started + self._clock.epoch
             record = self._keys().find(credential, now)
             if record is None:
@@ -294,6 +299,7 @@ class ReverseProxyResource(Resource):
         self._relay.start(exchange, route, upstream, route.host_line or view.host_line, forwarded)
 
 
+_API_KEY = Kind.API_KEY
 _INVALID = b'Bearer error="invalid_token"'
 _SCOPE = b'Bearer error="insufficient_scope"'
 
@@ -353,10 +359,8 @@ def _credential(exchange: Exchange, parameter: bytes | None) -> bytes | None:
     :raises GatewayError: 401 when several were sent: which one counts would be a guess.
     """
     found: bytes | None = None
-    for line in exchange.head.keys:
-        name, _, value = line.partition(b":")
-        value = value.strip(b" \t")
-        if len(name) != 9:  # not X-API-Key, so Authorization
+    for kind, value, line in exchange.head.keys:
+        if kind is not _API_KEY:
             if value[:12].lower() != b"bearer edge_":
                 continue  # another scheme's, or another party's token: the application's
             value = value[7:].strip(b" ")

@@ -19,6 +19,7 @@ from edgeproxy.transport.stream import HIGH_WATER, Stream
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
+    from edgeproxy.snapshot import Route
 
 #: 1xx answers that one request may cause; more is no service but a fault.
 _MOST_INTERIM = 16
@@ -82,11 +83,8 @@ class Http1Client:
     :class:`edgeproxy.exchange.Sink` of a request's body, and the throttle of an answer's."""
 
     __slots__ = (
-        "_between",
-        "_chunked",
         "_decoder",
         "_fields",
-        "_first_byte",
         "_head_size",
         "_interim",
         "_now",
@@ -98,6 +96,7 @@ class Http1Client:
         "exchange",
         "idle_since",
         "reusable",
+        "route",
         "state",
         "stream",
         "unsent",
@@ -126,10 +125,8 @@ class Http1Client:
         self.reusable = True
         self._decoder: Decoder | None = None
         self._request_done = True
-        self._chunked = False
         self._interim = 0
-        self._first_byte = 60.0
-        self._between = 60.0
+        self.route: Route | None = None
         #: Nothing of the last request can have reached the upstream.
         self.unsent = False
 
@@ -140,31 +137,37 @@ class Http1Client:
 
         The exchange's route says how long the answer may take to begin and to go on.
         """
-        route = exchange.route
-        assert route is not None
         self.exchange = exchange
+        self.route = route = exchange.route
         self.state = HEAD
         self._request_done = done
-        self._chunked = exchange.head.chunked
         self._interim = 0
-        self._first_byte = route.first_byte
-        self._between = route.between
-        self.deadline = now + route.first_byte if done else NEVER
-        self.stream.write(data)
-        self.unsent = self.stream.broken
+        self.deadline = now + route.first_byte if done else NEVER  # type: ignore[union-attr]
+        stream = self.stream
+        stream.write(data)
+        self.unsent = stream.broken
 
     def body(self, data: bytes) -> None:
-        self.stream.write(chunk(data) if self._chunked else data)
-        if self.stream.backlog > HIGH_WATER and self.exchange is not None:
-            self.exchange.pause_body()
-            self.deadline = self._now() + self._between
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self.stream.write(chunk(data) if exchange.head.chunked else data)
+        if self.stream.backlog > HIGH_WATER:
+            exchange.pause_body()
+            self.deadline = self._now() + self._route().between
 
     def body_end(self, trailers: list[bytes]) -> None:
-        if self._chunked:
+        exchange = self.exchange
+        if exchange is not None and exchange.head.chunked:
             self.stream.write(last_chunk(trailers))
         self._request_done = True
         if self.state is HEAD:
-            self.deadline = self._now() + self._first_byte
+            self.deadline = self._now() + self._route().first_byte
+
+    def _route(self) -> Route:
+        """The route of the exchange at hand; there is one while there is an exchange."""
+        assert self.route is not None
+        return self.route
 
     # -- from the stream -----------------------------------------------------------------------
 
@@ -182,7 +185,15 @@ class Http1Client:
             if self.buffer:
                 data = self.buffer + data
                 self.buffer = b""
-            self._read_head(data)
+            try:
+                found = parse_response(data, self._fields, self._head_size)
+            except ValueError as error:
+                self._break(str(error))
+                return
+            if found is None:
+                self.buffer = data
+            else:
+                self._answer(found[0], data[found[1] :])
         elif state is BODY:
             self._read_body(data)
         else:
@@ -207,37 +218,29 @@ class Http1Client:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def _read_head(self, data: bytes) -> None:
+    def _answer(self, head: ResponseHead, data: bytes) -> None:
+        """A head is here, with what came after it."""
         exchange = self.exchange
         assert exchange is not None
-        try:
-            found = parse_response(data, self._fields, self._head_size)
-        except ValueError as error:
-            self._break(str(error))
-            return
-        if found is None:
-            self.buffer = data
-            return
-        head, taken = found
         if head.status < 200:
-            self._read_interim(exchange, head, data[taken:])
+            self._read_interim(exchange, head, data)
             return
         now = self._now()
         # What most answers are: a body of known length that came along with its head.
         if (
-            head.length == len(data) - taken
-            and exchange.method != b"HEAD"
+            head.length == len(data)
             and self._request_done
-            and head.status not in _BODILESS
             and not head.close
+            and head.status not in _BODILESS
+            and exchange.method != b"HEAD"
         ):
             self.exchange = None
             self.deadline = NEVER
             self.state = IDLE
-            self._relay.answer(exchange, self, head, data[taken:], True, now)
+            self._relay.answer(exchange, self, head, data, True, now)
             self._let_go(now)
             return
-        self._begin_body(exchange, head, data[taken:], now)
+        self._begin_body(exchange, head, data, now)
 
     def _read_interim(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         self._interim += 1
@@ -247,7 +250,7 @@ class Http1Client:
         if head.status != 100:
             self._relay.interim(exchange, head)
         if rest and self.exchange is exchange:
-            self._read_head(rest)
+            self.received(rest)
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, now: float) -> None:
         if head.close:
@@ -274,7 +277,7 @@ class Http1Client:
             return
         self.state = BODY
         self._decoder = decoder
-        self.deadline = now + self._between
+        self.deadline = now + self._route().between
         self._relay.answer(exchange, self, head, payload, False, now)
         if rest is not None and self.exchange is exchange:
             self._end(exchange, decoder, rest)
@@ -287,7 +290,7 @@ class Http1Client:
         except ValueError as error:
             self._break(str(error))
             return
-        self.deadline = self._now() + self._between
+        self.deadline = self._now() + self._route().between
         if payload:
             exchange.send(payload)
         if rest is not None and self.exchange is exchange:
@@ -316,8 +319,10 @@ class Http1Client:
     def _let_go(self, now: float) -> None:
         if self.state is not IDLE or self.exchange is not None:
             return
-        if self.reusable and not self.stream.disconnected:
-            self.stream.resume_reading()
+        stream = self.stream
+        if self.reusable and not stream.disconnected:
+            if not stream.reading:
+                stream.resume_reading()
             self._owner.released(self, now)
         else:
             self.retire()
@@ -364,5 +369,5 @@ class Http1Client:
 
     def resume_reading(self) -> None:
         if self.state is BODY:
-            self.deadline = self._now() + self._between
+            self.deadline = self._now() + self._route().between
         self.stream.resume_reading()

@@ -43,6 +43,11 @@ class State(Enum):
     CLOSED = "gone"
 
 
+# Looking a member up on its Enum calls Python code.
+SHAKING, HEAD, BODY = State.SHAKING, State.HEAD, State.BODY
+ANSWER, LINGER, CLOSED = State.ANSWER, State.LINGER, State.CLOSED
+
+
 class Timeouts:
     """Seconds and rates of one listener; the numbers of the configuration."""
 
@@ -133,7 +138,7 @@ class Http1Server:
         self.listener = listener
         self.now = listener.clock.now
         self.peer = peer
-        self.state = State.SHAKING
+        self.state = SHAKING
         self.buffer = b""
         self.exchange: Http1Exchange | None = None
         self.requests = 0
@@ -153,39 +158,39 @@ class Http1Server:
     def secured(self) -> None:
         """The connection can carry requests; called at once where there is no TLS."""
         self.peer.tls, self.peer.sni = self.stream.tls()
-        self.state = State.HEAD
+        self.state = HEAD
         self.deadline = self.now() + self.listener.timeouts.head
 
     def received(self, data: bytes) -> None:
         state = self.state
-        if state is State.HEAD:
+        if state is HEAD:
             self.buffer = self.buffer + data if self.buffer else data
             self._work()
-        elif state is State.BODY:
+        elif state is BODY:
             if self._sink is None:
                 self._store(data)
             else:
                 self._read_body(data)
-        elif state is State.ANSWER:
+        elif state is ANSWER:
             self._store(data)
 
     def drained(self) -> None:
         timeouts = self.listener.timeouts
-        if self.state is State.LINGER:
+        if self.state is LINGER:
             self.deadline = self.now() + timeouts.close
         if not self.waiting_to_drain:
             return
         self.waiting_to_drain = False
         if self.source is not None:
-            body = self.state is State.BODY
+            body = self.state is BODY
             self.deadline = self.now() + timeouts.body_grace if body else NEVER
             self.source.resume_reading()
-        elif self.state is State.HEAD:
+        elif self.state is HEAD:
             self.deadline = self.now() + timeouts.keep_alive
             self._work()
 
     def lost(self, clean: bool) -> None:
-        self.state = State.CLOSED
+        self.state = CLOSED
         self.buffer = b""
         exchange = self.exchange
         if exchange is not None:
@@ -207,12 +212,10 @@ class Http1Server:
         if self._working:
             return
         self._working = True
-        try:
-            while self.state is State.HEAD and self.buffer and not self.waiting_to_drain:
-                if not self._begin_request():
-                    break
-        finally:
-            self._working = False
+        while self.state is HEAD and self.buffer and not self.waiting_to_drain:
+            if not self._begin_request():
+                break
+        self._working = False
 
     def _begin_request(self) -> bool:
         """Read one head and hand its exchange over; ``False`` when more bytes are needed."""
@@ -238,21 +241,22 @@ class Http1Server:
                 self.deadline = self.now() + listener.timeouts.head
             return False
         head, taken = found
-        exchange = self.exchange = Http1Exchange(self, head, self.now())
+        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
+        exchange.connection = self
         self.requests += 1
         self._head_begun = False
         self.deadline = NEVER
-        self.buffer = buffer[taken:] if taken < len(buffer) else b""
+        self.buffer = buffer[taken:]
         if head.close or self.requests >= listener.timeouts.requests or listener.draining:
             self.close_wanted = True
         if head.length:
             self._decoder = Length(head.length)
-            self.state = State.BODY
+            self.state = BODY
         elif head.chunked:
             self._decoder = Chunked()
-            self.state = State.BODY
+            self.state = BODY
         else:
-            self.state = State.ANSWER
+            self.state = ANSWER
         listener.handle(exchange)
         return True
 
@@ -261,19 +265,20 @@ class Http1Server:
         match = _REQUEST_LINE.match(self.buffer)
         method, target = match.groups() if match else (b"-", b"-")
         path, mark, query = target.partition(b"?")
-        head = RequestHead(method, path, mark + query, None, b"1", b"")
-        exchange = self.exchange = Http1Exchange(self, head, self.now())
+        head = RequestHead(method, path, mark + query, None, b"1", [])
+        exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
+        exchange.connection = self
         exchange.snapshot = self.listener.snapshot()
         exchange.path = path
         self.buffer = b""
         self.close_wanted = True
-        self.state = State.ANSWER
+        self.state = ANSWER
         exchange.refuse(error)
 
     # -- the request's body --------------------------------------------------------------------
 
     def take_body(self) -> bytes | None:
-        if self.state is not State.BODY:
+        if self.state is not BODY:
             return b""
         decoder = self._decoder
         if type(decoder) is Length and len(self.buffer) >= decoder.remaining:
@@ -299,7 +304,7 @@ class Http1Server:
         data, self.buffer = self.buffer, b""
         if data:
             self._read_body(data)
-        if self.state is State.BODY:
+        if self.state is BODY:
             self.stream.resume_reading()
 
     def _read_body(self, data: bytes) -> None:
@@ -343,7 +348,7 @@ class Http1Server:
     def _body_complete(self) -> None:
         self._decoder = None
         self._sink = None
-        self.state = State.ANSWER
+        self.state = ANSWER
         if self.source is None or not self.waiting_to_drain:
             self.deadline = NEVER
 
@@ -352,18 +357,18 @@ class Http1Server:
     def answered(self, outcome: Outcome) -> None:
         """The exchange's answer has been written whole."""
         exchange, self.exchange = self.exchange, None
-        incomplete = self.state is State.BODY
+        incomplete = self.state is BODY
         self.source = None
         self._sink = None
         self._decoder = None
         if exchange is not None:
             exchange.finish(outcome)
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
         if self.close_wanted or incomplete:
             self._close(linger=incomplete or bool(self.buffer) or outcome is Outcome.REFUSED)
             return
-        self.state = State.HEAD
+        self.state = HEAD
         self.deadline = self.now() + self.listener.timeouts.keep_alive
         self.waiting_to_drain = self.stream.backlog > HIGH_WATER
         if self.buffer:
@@ -374,7 +379,7 @@ class Http1Server:
     def _close(self, linger: bool) -> None:
         """End in order. Where the client may still be sending, go on reading and dropping, so
         that no reset overtakes the answer (RFC 9112 9.6)."""
-        self.state = State.LINGER
+        self.state = LINGER
         self.buffer = b""
         self._backlog_seen = self.stream.backlog
         now = self.now()
@@ -388,7 +393,7 @@ class Http1Server:
             self.stream.finish()
 
     def abort(self) -> None:
-        self.state = State.LINGER
+        self.state = LINGER
         self.buffer = b""
         self.exchange = None
         self.stream.abort()
@@ -396,9 +401,9 @@ class Http1Server:
     def shut(self) -> None:
         """Drain: an idle connection ends now, another after its answer."""
         self.close_wanted = True
-        if self.state is State.HEAD and not self.buffer:
+        if self.state is HEAD and not self.buffer:
             self._close(linger=False)
-        elif self.state is State.SHAKING:
+        elif self.state is SHAKING:
             self.abort()
 
     def cut(self) -> None:
@@ -419,17 +424,17 @@ class Http1Server:
     def expired(self, now: float) -> None:
         """The deadline of the present state has passed."""
         state = self.state
-        if state is State.CLOSED:
+        if state is CLOSED:
             self.deadline = NEVER
         elif self.stream.backlog and self._write_stalled(now):
             return
-        elif state is State.HEAD and self.buffer:
+        elif state is HEAD and self.buffer:
             self._refuse_head(GatewayError(408, "The request head took too long.", close=True))
-        elif state is State.HEAD:
+        elif state is HEAD:
             self._close(linger=False)
-        elif state is State.BODY and self._sink is not None:
+        elif state is BODY and self._sink is not None:
             self._check_body_rate(now)
-        elif state in (State.SHAKING, State.LINGER):
+        elif state in (SHAKING, LINGER):
             self.abort()
         else:
             self.deadline = NEVER
@@ -437,7 +442,7 @@ class Http1Server:
     def _write_stalled(self, now: float) -> bool:
         """Whether the client's slowness explains the deadline; aborts if it takes nothing."""
         timeouts = self.listener.timeouts
-        if not self.waiting_to_drain and self.state is not State.LINGER:
+        if not self.waiting_to_drain and self.state is not LINGER:
             return False
         if self.stream.backlog == self._backlog_seen:
             exchange = self.exchange
@@ -470,12 +475,9 @@ class Http1Server:
 class Http1Exchange(Exchange):
     """An exchange whose answer is written as HTTP/1.1."""
 
-    __slots__ = ("_chunked", "connection")
+    __slots__ = ("connection",)
 
-    def __init__(self, connection: Http1Server, head: RequestHead, started: float) -> None:
-        super().__init__(head, connection.peer, started)
-        self.connection = connection
-        self._chunked = False
+    connection: Http1Server
 
     def take_body(self) -> bytes | None:
         payload = self.connection.take_body()
@@ -515,11 +517,11 @@ class Http1Exchange(Exchange):
         self.status = status
         if length is None:
             self._frame(lines)
-            if payload and self._chunked:
+            if payload and self.chunked:
                 payload = chunk(payload)
-            if complete and self._chunked:
+            if complete and self.chunked:
                 payload += b"0\r\n\r\n"
-        if connection.state is State.BODY and connection.unread():
+        if connection.state is BODY and connection.unread():
             connection.close_wanted = True
         if connection.close_wanted:
             lines.append(b"Connection: close")
@@ -542,7 +544,7 @@ class Http1Exchange(Exchange):
     def _frame(self, lines: list[bytes]) -> None:
         """A body of unknown length: chunked, or ended by the connection for HTTP/1.0."""
         if self.head.minor == b"1":
-            self._chunked = True
+            self.chunked = True
             lines.append(b"Transfer-Encoding: chunked")
         else:
             self.connection.close_wanted = True
@@ -550,12 +552,12 @@ class Http1Exchange(Exchange):
     def send(self, data: bytes) -> None:
         connection = self.connection
         self.sent += len(data)
-        connection.stream.write(chunk(data) if self._chunked else data)
+        connection.stream.write(chunk(data) if self.chunked else data)
         if connection.stream.backlog > HIGH_WATER:
             connection.congested()
 
     def end(self, trailers: list[bytes]) -> None:
-        if self._chunked:
+        if self.chunked:
             self.connection.stream.write(last_chunk(trailers))
         self.connection.answered(Outcome.OK)
 

@@ -50,7 +50,8 @@ def _principal(id: str) -> bytes:
 class AccessLog:
     """See the module's text.
 
-    Each exchange is counted too. Times are microseconds. ``destination`` is a path, ``-`` for standard output, or ``off``. A file that cannot be
+    Each exchange is counted too. Times are microseconds.
+    ``destination`` is a path, ``-`` for standard output, or ``off``. A file that cannot be
     written loses lines, which are counted, never requests.
     """
 

@@ -55,7 +55,6 @@ class Stream:
         "_closing",
         "_pending",
         "_poll",
-        "_reading",
         "_writing",
         "backlog",
         "broken",
@@ -63,6 +62,7 @@ class Stream:
         "fd",
         "protocol",
         "reactor",
+        "reading",
         "socket",
     )
 
@@ -76,7 +76,7 @@ class Stream:
         self.broken = False
         self.disconnected = False
         self._pending: deque[bytes | memoryview] = deque()
-        self._reading = False
+        self.reading = False
         self._writing = False
         self._closing = False
         self._poll: select.poll | None = None
@@ -94,17 +94,13 @@ class Stream:
             self._hold(data, sent)
 
     def pause_reading(self) -> None:
-        if self._reading:
-            self._reading = False
+        if self.reading:
+            self.reading = False
             self.reactor.removeReader(self)
 
     def tls(self) -> tuple[str, str | None]:
         """The TLS version and the server name asked for; empty without TLS."""
         return "", None
-
-    @property
-    def reading(self) -> bool:
-        return self._reading
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read: neither bytes nor the stream's end."""
@@ -117,8 +113,8 @@ class Stream:
         return not poll.poll(0)
 
     def resume_reading(self) -> None:
-        if not self._reading and not self.disconnected:
-            self._reading = True
+        if not self.reading and not self.disconnected:
+            self.reading = True
             self.reactor.addReader(self)
 
     def close(self) -> None:
@@ -202,7 +198,7 @@ class Stream:
         """The peer takes nothing any more. An answer that it gave before it went may wait to be
         read, so the reading side finds the end; nobody else will if it is paused."""
         self.broken = True
-        if not self._reading:
+        if not self.reading:
             self._drop(CONNECTION_LOST)
         return size
 
