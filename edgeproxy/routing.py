@@ -98,6 +98,7 @@ class HostTable(Generic[T]):
             else:
                 self.patterns.append(rule)
         self.longest = max(map(len, self.prefixes), default=0)
+        self.slashed = any(len(prefix) > 1 and prefix.endswith(b"/") for prefix in self.prefixes)
 
     def find(self, path: bytes, method: bytes, head: RequestHead, seen: set[bytes]) -> T | None:
         """The first rule in order; methods of rules that only lack the method go to ``seen``."""
@@ -107,23 +108,26 @@ class HostTable(Generic[T]):
                 action = _first(rules, method, head, seen)
                 if action is not None:
                     return action
-        end = len(path)
-        longest = self.longest
-        if end > longest:
-            end = path.rfind(b"/", 0, longest + 1) + 1
+        # The longest prefix that can match ends at the last slash that is not beyond all of them.
         prefixes = self.prefixes
-        while end > 0:
-            rules = prefixes.get(path[:end])
+        end = len(path)
+        if end > self.longest:
+            end = path.rfind(b"/", 0, self.longest + 1)
+            if self.slashed and end > 0:
+                end += 1
+        while True:
+            rules = prefixes.get(path[:end] if end > 0 else b"/")
             if rules is not None:
                 if rules[0].plain:
                     return rules[0].action
                 action = _first(rules, method, head, seen)
                 if action is not None:
                     return action
-            if end > 1 and path[end - 1] == 0x2F:
-                end -= 1
-            else:
-                end = path.rfind(b"/", 0, end - 1) + 1
+            if end <= 0:
+                break
+            cut = path.rfind(b"/", 0, end)
+            # Where some prefix ends in a slash, both forms are tried: with it, then without.
+            end = cut + 1 if self.slashed and 0 < cut < end - 1 else cut
         for rule in self.patterns:
             if rule.pattern is not None and rule.pattern.fullmatch(path):
                 action = _first((rule,), method, head, seen)

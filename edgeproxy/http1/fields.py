@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Kind(Enum):
@@ -83,49 +83,65 @@ class FieldTable:
         self._folded = {
             name.replace("-", "_").encode("ascii"): kinds[name] for name in fold if "-" in name
         }
-        self._spelled: dict[bytes, Kind | None] = {}
         #: Lines met before that are well-formed and mean nothing to us. Clients and services
         #: repeat most of theirs from message to message.
         self.passing: set[bytes] = set()
+        self.passes = self.passing.__contains__
+        #: Lines met before that do mean something, taken apart.
+        self.known: dict[bytes, tuple[Kind, bytes]] = {}
+        self._spelled: dict[bytes, Kind | None] = {}
 
     def kind(self, name: bytes) -> Kind | None:
         """What the field ``name``, as it was spelled, is to us; ``None`` if nothing."""
-        spelled = self._spelled
-        if name in spelled:
-            return spelled[name]
         lower = name.lower()
         kind = self._names.get(lower)
         if kind is None and self._folded:
             kind = self._folded.get(lower.replace(b"-", b"_"))
-        if len(name) < _LONGEST_KNOWN:
-            if len(spelled) >= _MOST_KNOWN:
-                spelled.clear()
-            spelled[name] = kind
         return kind
 
     def read(self, line: bytes) -> tuple[Kind | None, bytes] | None:
         """A field line's kind and value, without the white space around it; ``None`` for a line
         that the grammar does not know (RFC 9112 5).
 
-        Asked for lines that are not in :attr:`passing`, and puts them there where they belong.
-        Both tables are emptied when they are full, so what a client invents costs others no
-        more than another call.
+        Asked for lines that are neither :attr:`passing` nor :attr:`known`, and puts them there,
+        but for those that hold a secret or differ from message to message. All tables are
+        emptied when they are full, so what a client invents costs others no more than another
+        call.
         """
-        match = _LINE.match(line)
-        if match is None:
+        name, colon, value = line.partition(b":")
+        if name in self._spelled:
+            kind = self._spelled[name]
+        else:
+            if not _NAME.match(name):
+                return None
+            kind = self.kind(name)
+            if len(name) < _LONGEST_KNOWN:
+                _bounded(self._spelled)
+                self._spelled[name] = kind
+        if not colon or not _VALUE.match(value):
             return None
-        name, value = match.groups()
-        kind = self.kind(name)
-        if kind is None and len(line) < _LONGEST_KNOWN:
-            if len(self.passing) >= _MOST_KNOWN:
-                self.passing.clear()
-            self.passing.add(line)
-        return kind, value.rstrip(b" \t")
+        value = value.strip(b" \t")
+        if kind not in _UNIQUE and len(line) < _LONGEST_KNOWN:
+            if kind is None:
+                _bounded(self.passing)
+                self.passing.add(line)
+            else:
+                _bounded(self.known)
+                self.known[line] = kind, value
+        return kind, value
 
 
-_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)\Z")
+def _bounded(table: set[bytes] | dict[bytes, Any]) -> None:
+    if len(table) >= _MOST_KNOWN:
+        table.clear()
+
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++\Z")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+\Z")
 _MOST_KNOWN = 4096
 _LONGEST_KNOWN = 256
+# A tuple: looking for a member of an Enum in a set calls Python code.
+_UNIQUE = (Kind.CONTENT_LENGTH, Kind.AUTHORIZATION, Kind.API_KEY, Kind.REQUEST_ID, Kind.TRACE)
 
 
 def request_fields(reserved: Iterable[str] = ()) -> FieldTable:

@@ -143,8 +143,9 @@ def parse_request(
     head = RequestHead(method, path, query or b"", target, minor, lines)
     if end > limits.target:
         _refuse_target(head, limits)
-    for line in filterfalse(table.passing.__contains__, tuple(lines)):
-        found = table.read(line)
+    known = table.known
+    for line in filterfalse(table.passes, tuple(lines)):
+        found = known.get(line) or table.read(line)
         if found is None:
             raise malformed("The request head is malformed.")
         kind, value = found
@@ -289,15 +290,13 @@ def parse_response(
         _refuse_response_or_wait(buffer, end, size)
         return None
     lines = buffer[:end].split(b"\r\n")
-    match = _STATUS_LINE.match(lines[0])
-    if match is None:
-        raise ValueError("malformed status line")
-    minor, status, reason = match.groups()
-    del lines[0]
-    head = ResponseHead(minor, int(status), reason or b"", lines)
+    first = lines.pop(0)
+    minor, status, reason = _statuses.get(first) or _read_status_line(first)
+    head = ResponseHead(minor, status, reason, lines)
     options: set[bytes] = set()
-    for line in filterfalse(table.passing.__contains__, tuple(lines)):
-        found = table.read(line)
+    known = table.known
+    for line in filterfalse(table.passes, tuple(lines)):
+        found = known.get(line) or table.read(line)
         if found is None:
             raise ValueError("malformed field")
         kind, value = found
@@ -323,6 +322,21 @@ def parse_response(
     if head.chunked and head.length is not None:
         raise ValueError("Content-Length beside Transfer-Encoding")
     return head, end + 4
+
+
+#: Status lines met before, taken apart; there are few.
+_statuses: dict[bytes, tuple[bytes, int, bytes]] = {}
+
+
+def _read_status_line(line: bytes) -> tuple[bytes, int, bytes]:
+    match = _STATUS_LINE.match(line)
+    if match is None:
+        raise ValueError("malformed status line")
+    minor, status, reason = match.groups()
+    if len(_statuses) >= 256:
+        _statuses.clear()
+    found = _statuses[line] = minor, int(status), reason or b""
+    return found
 
 
 #: Fields of answers that are looked at again when the answer is passed on.
