@@ -45,8 +45,15 @@ def main(arguments: list[str] | None = None) -> None:
     _run(reactor, quick)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _fail(message)
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m edgeproxy.demo", description="The gateway before a demonstration service."
     )
     parser.add_argument("--port", type=_port, default=PORT, help="port for https; 0: any free one")

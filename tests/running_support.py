@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 
-def wait_for(condition: Callable[[], T], deadline: float = DEADLINE, what: str = "") -> T:
+def wait_for(condition: Callable[[], T | None], deadline: float = DEADLINE, what: str = "") -> T:
     """Ask until the answer is true, and return it; fail the test after `deadline` seconds."""
     end = time.monotonic() + deadline
     pause = 0.005
@@ -94,7 +94,7 @@ class Child:
             return match
 
         try:
-            return wait_for(found, deadline, f"output {pattern!r}")  # type: ignore[return-value]
+            return wait_for(found, deadline, f"output {pattern!r}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.said()}") from None
 

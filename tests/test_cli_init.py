@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import call, called
-from running_support import BIN, Child, run, wait_for
+from running_support import BIN, Child, run
 
 from edgeproxy.certs.development import make
 
@@ -109,8 +109,3 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     result = call("init", tmp_path / "file" / "below")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_wait_for_gives_up() -> None:
-    with pytest.raises(AssertionError, match="did not happen"):
-        wait_for(lambda: False, deadline=0.05)

@@ -129,6 +129,20 @@ def test_a_mistake_elsewhere_does_not_stop_a_revocation(keys: Path, tmp_path: Pa
     assert listed()[0]["state"] == "revoked"
 
 
+@pytest.mark.parametrize("text", ["keys: [", None])
+def test_no_key_file_is_made_where_the_configuration_cannot_be_read(
+    keys: Path, tmp_path: Path, text: str | None
+) -> None:
+    if text is None:
+        (tmp_path / "edgeproxy.yaml").unlink()
+    else:
+        (tmp_path / "edgeproxy.yaml").write_text(text)
+    result = call("keys", "add", "a", "--config", tmp_path / "edgeproxy.yaml")
+    assert result.exit_code == 1
+    assert "edgeproxy.yaml" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("k*.jsonl"))
+
+
 def test_ids_are_completed(keys: Path) -> None:
     from click.shell_completion import ShellComplete
 

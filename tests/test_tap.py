@@ -252,8 +252,8 @@ def test_in_the_background_from_another_folder(
         running = RunningGateway(
             folder,
             development,
-            Child(None, tmp_path),
-            found["listeners"][0]["port"],  # type: ignore[arg-type]
+            Child(None, tmp_path),  # type: ignore[arg-type]  # no child of ours any more
+            found["listeners"][0]["port"],
         )
         assert running.ask().status == 200
         assert running.command("reload").returncode == 0

@@ -25,7 +25,7 @@ _TIME = "A duration from now (90d, 12h), a date, or a time with its offset."
 
 def _key_file(config: Path | None) -> Path:
     """The key file; a mistake elsewhere in the configuration must not stop a revocation."""
-    return setting(the_file(config), "keys", "keys.jsonl")
+    return setting(the_file(config), "keys", "keys.jsonl", strict=True)
 
 
 @contextmanager

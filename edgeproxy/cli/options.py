@@ -58,17 +58,28 @@ def the_config(given: Path | None) -> Config:
         raise Failed(str(error)) from None
 
 
-def setting(file: Path, name: str, default: str) -> Path:
-    """A path that the configuration names, also when the rest of it is wrong."""
+def setting(file: Path, name: str, default: str, *, strict: bool = False) -> Path:
+    """A path that the configuration names, also when the rest of it is wrong.
+
+    :raises Failed: when ``strict``, and the file cannot be read at all.
+    """
     from edgeproxy.config.nodes import read
     from edgeproxy.config.syntax import Unreadable
 
     folder = file.absolute().parent
     try:
         node = read(file.read_text("utf-8"), str(file))[0].get(name)
-    except (OSError, ValueError, Unreadable):
+    except (OSError, ValueError, Unreadable) as error:
+        if strict:
+            raise Failed(_unreadable(file, error)) from None
         return folder / default
     if node is not None and node.pairs is not None:
         node = node.get("folder")  # the long form of `certs`
     found = None if node is None else node.scalar
     return folder / (found if isinstance(found, str) and "\0" not in found else default)
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{file}: {error.strerror}"
+    return str(getattr(error, "problem", f"{file}: not UTF-8"))
