@@ -182,11 +182,12 @@ class Http1Client:
     def received(self, data: bytes) -> None:
         state = self.state
         if state is HEAD:
-            if self.buffer:
+            seen = len(self.buffer)
+            if seen:
                 data = self.buffer + data
                 self.buffer = b""
             try:
-                found = parse_response(data, self._fields, self._head_size)
+                found = parse_response(data, self._fields, self._head_size, seen)
             except ValueError as error:
                 self._break(str(error))
                 return

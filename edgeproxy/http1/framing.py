@@ -65,12 +65,13 @@ class Chunked:
     :raises ValueError: from ``feed``, on anything that the grammar does not know.
     """
 
-    __slots__ = ("_buffer", "_ended", "_left", "trailers")
+    __slots__ = ("_buffer", "_ended", "_left", "_seen", "trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = -1  # of the chunk and its CRLF; -1 when a size line comes next
         self._ended = False
+        self._seen = 0  # of the trailers
         self.trailers: list[bytes] = []
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
@@ -95,9 +96,10 @@ class Chunked:
                 raise ValueError("a chunk is longer than its size")
             position += self._left
             self._left = -1
-        found = parse_trailers(data[position:], _TRAILER_SIZE)
+        found = parse_trailers(data[position:], _TRAILER_SIZE, self._seen)
         if found is None:
             self._buffer = data[position:]
+            self._seen = len(self._buffer)
             return b"".join(payload), None
         self.trailers, taken = found
         return b"".join(payload), data[position + taken :]

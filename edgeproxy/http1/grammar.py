@@ -123,16 +123,17 @@ class HeadLimits:
 
 
 def parse_request(
-    buffer: bytes, table: FieldTable, limits: HeadLimits
+    buffer: bytes, table: FieldTable, limits: HeadLimits, seen: int = 0
 ) -> tuple[RequestHead, int] | None:
-    """Read a request head from the start of ``buffer``.
+    """Read a request head from the start of ``buffer``, of which ``seen`` bytes were looked at
+    before and were not enough: a head that comes byte by byte is not read anew for each.
 
     :return: the head and the number of bytes it took; ``None`` when more bytes are needed.
     :raises GatewayError: 400, 414 or 431, always with ``close``.
     """
-    end = buffer.find(b"\r\n\r\n")
+    end = buffer.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
     if end < 0:
-        _refuse_or_wait(buffer, limits)
+        _refuse_or_wait(buffer, limits, seen)
         return None
     lines = buffer[:end].split(b"\r\n")
     match = _REQUEST_LINE.match(lines[0])
@@ -222,21 +223,17 @@ def content_length(value: bytes) -> int:
     return int(value)
 
 
-def _refuse_or_wait(buffer: bytes, limits: HeadLimits) -> None:
+def _refuse_or_wait(buffer: bytes, limits: HeadLimits, seen: int) -> None:
     """Tell a head that is not complete yet from one that never can be."""
-    end = buffer.find(b"\r\n\r\n")
     line = buffer.find(b"\r\n")
     target = buffer.find(b" ") + 1
     stops = (line, buffer.find(b" ", target), len(buffer))
     if target and min(stop for stop in stops if stop >= 0) - target > limits.target:
         raise malformed("The request target is too long.", 414)
-    if end < 0 and len(buffer) <= limits.size:
-        if _BARE.search(buffer) or (line != 0 and not _METHOD.match(buffer)):
-            raise malformed("The request head is malformed.")
-        return
-    if end < 0 or end + 4 > limits.size:
+    if len(buffer) > limits.size:
         raise malformed("The request head is too large.", 431)
-    raise malformed("The request head is malformed.")
+    if _BARE.search(buffer, max(0, seen - 1)) or (line != 0 and not _METHOD.match(buffer)):
+        raise malformed("The request head is malformed.")
 
 
 def split_host(value: bytes) -> tuple[bytes, int | None]:
@@ -278,16 +275,16 @@ class ResponseHead:
 
 
 def parse_response(
-    buffer: bytes, table: FieldTable, size: int = 65536
+    buffer: bytes, table: FieldTable, size: int = 65536, seen: int = 0
 ) -> tuple[ResponseHead, int] | None:
-    """Read an upstream's head from the start of ``buffer``.
+    """Read an upstream's head from the start of ``buffer``; ``seen`` as in :func:`parse_request`.
 
     :return: the head and the bytes it took; ``None`` when more are needed.
     :raises ValueError: what came is not an answer, or could be read in two ways.
     """
-    end = buffer.find(b"\r\n\r\n")
+    end = buffer.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
     if end < 0 or end > size:
-        _refuse_response_or_wait(buffer, end, size)
+        _refuse_response_or_wait(buffer, end, size, seen)
         return None
     lines = buffer[:end].split(b"\r\n")
     first = lines.pop(0)
@@ -343,11 +340,11 @@ def _read_status_line(line: bytes) -> tuple[bytes, int, bytes]:
 _KEPT_ASIDE = (Kind.LOCATION, Kind.RATE)
 
 
-def _refuse_response_or_wait(buffer: bytes, end: int, size: int) -> None:
+def _refuse_response_or_wait(buffer: bytes, end: int, size: int, seen: int) -> None:
     """Tell a head that is not complete yet from one that never can be."""
     if end > size or len(buffer) > size:
         raise ValueError("head too large")
-    if _BARE.search(buffer):
+    if _BARE.search(buffer, max(0, seen - 1)):
         raise ValueError("malformed head")
     if not b"HTTP/1.".startswith(buffer[:7]):
         raise ValueError("not HTTP/1")
@@ -368,16 +365,18 @@ def without(lines: list[bytes], name: bytes) -> list[bytes]:
     return [line for line in lines if line[:size].lower() != prefix]
 
 
-def parse_trailers(buffer: bytes, size: int) -> tuple[list[bytes], int] | None:
+def parse_trailers(buffer: bytes, size: int, seen: int = 0) -> tuple[list[bytes], int] | None:
     """Read trailer lines up to their empty line; as :func:`parse_request` otherwise.
 
     :raises ValueError: malformed or larger than ``size``.
     """
-    match = _TRAILERS.match(buffer)
-    if match is None:
-        if b"\r\n\r\n" in buffer or _BARE.search(buffer) or len(buffer) > size:
+    if not buffer.startswith(b"\r\n") and buffer.find(b"\r\n\r\n", max(0, seen - 3)) < 0:
+        if len(buffer) > size or _BARE.search(buffer, max(0, seen - 1)):
             raise ValueError("malformed trailers")
         return None
+    match = _TRAILERS.match(buffer)
+    if match is None:
+        raise ValueError("malformed trailers")
     if match.end() > size:
         raise ValueError("trailers too large")
     lines = match.group(1).split(b"\r\n")

@@ -116,6 +116,7 @@ class Http1Server:
         "_body_seen",
         "_decoder",
         "_head_begun",
+        "_seen",
         "_sink",
         "_working",
         "buffer",
@@ -151,6 +152,8 @@ class Http1Server:
         self._body_seen = 0
         self._backlog_seen = 0
         self._head_begun = False
+        #: How much of the buffer is known to be no whole head.
+        self._seen = 0
         self.deadline = self.now() + listener.timeouts.handshake
 
     # -- from the stream ---------------------------------------------------------------------
@@ -230,11 +233,14 @@ class Http1Server:
                     buffer = self.buffer = buffer[2:]
                     if not buffer:
                         return False
-            found = parse_request(buffer, listener.snapshot().request_fields, listener.limits)
+            found = parse_request(
+                buffer, listener.snapshot().request_fields, listener.limits, self._seen
+            )
         except GatewayError as error:
             self._refuse_head(error)
             return False
         if found is None:
+            self._seen = len(buffer)
             # A connection's first head has had its time since the connection began.
             if self.requests and not self._head_begun:
                 self._head_begun = True
@@ -244,6 +250,7 @@ class Http1Server:
         exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
         exchange.connection = self
         self.requests += 1
+        self._seen = 0
         self._head_begun = False
         self.deadline = NEVER
         self.buffer = buffer[taken:]
