@@ -71,7 +71,7 @@ class Peer:
         self.tls = tls
         self.sni = sni
         self.host_view: object = None
-        self.log = b""
+        self.log = ""
 
     @property
     def scheme(self) -> str:

@@ -73,6 +73,7 @@ class Listening:
             connection.stream = Stream(self._reactor, sock, connection)
         else:
             connection.stream = TLSStream(self._reactor, sock, connection, self._context())
+        connection.stream.last = True
         self.connections.add(connection)
         self._deadlines.waiting.add(connection)
         connection.stream.resume_reading()

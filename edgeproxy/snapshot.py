@@ -86,7 +86,7 @@ class Route:
     ) -> None:
         self.label = label(config)
         #: The label as it stands in the log: ready JSON.
-        self.log = json.dumps(self.label).encode("ascii")
+        self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
         self.scopes = frozenset(config.scopes)

@@ -91,6 +91,7 @@ class Http1Client:
         "_owner",
         "_relay",
         "_request_done",
+        "_writes",
         "buffer",
         "deadline",
         "exchange",
@@ -99,7 +100,6 @@ class Http1Client:
         "route",
         "state",
         "stream",
-        "unsent",
     )
 
     stream: Stream
@@ -127,8 +127,7 @@ class Http1Client:
         self._request_done = True
         self._interim = 0
         self.route: Route | None = None
-        #: Nothing of the last request can have reached the upstream.
-        self.unsent = False
+        self._writes = 0
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -144,8 +143,13 @@ class Http1Client:
         self._interim = 0
         self.deadline = now + route.first_byte if done else NEVER  # type: ignore[union-attr]
         stream = self.stream
+        self._writes = stream.writes
         stream.write(data)
-        self.unsent = stream.broken
+
+    @property
+    def unsent(self) -> bool:
+        """Whether nothing of the last request can have reached the upstream."""
+        return self.stream.broken and self.stream.writes == self._writes
 
     def body(self, data: bytes) -> None:
         exchange = self.exchange

@@ -18,33 +18,31 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from edgeproxy.exchange import Exchange, Outcome, Peer
+from edgeproxy.exchange import Exchange, Outcome
+from edgeproxy.http1.grammar import RequestHead
 from edgeproxy.observe.counters import Counters
 from edgeproxy.transport.deadlines import Clock
 
 _log = Logger()
 
-#: Bytes that are collected before they are written at once.
-_BATCH = 65536
+#: Bytes that are collected before they are written at once: few enough to stay in the cache.
+_BATCH = 16384
 _INTERVAL = 1.0
 _VALUE = re.compile(rb"=[^&]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]*+\Z')
 _OK = Outcome.OK
+_NONE = '""'
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
-def quoted(text: str) -> bytes:
-    """``text`` as a JSON string; control characters are escaped, all of it is ASCII."""
-    return json.dumps(text).encode("ascii")
-
-
-def _escaped(text: bytes) -> bytes:
+def _escaped(text: bytes) -> str:
     """Bytes from the wire, each byte a character, as they stand within a JSON string."""
-    return text if _PLAIN.match(text) else quoted(text.decode("latin-1"))[1:-1]
+    return text.decode() if _PLAIN.match(text) else json.dumps(text.decode("latin-1"))[1:-1]
 
 
 @lru_cache(4096)
-def _principal(id: str) -> bytes:
-    return quoted(id)
+def _principal(id: str) -> str:
+    return json.dumps(id)
 
 
 class AccessLog:
@@ -62,10 +60,10 @@ class AccessLog:
         self._clock = clock
         self._now = clock.now
         self._count = counters.count
-        self._lines: list[bytes] = []
+        self._lines: list[str] = []
         self._size = 0
         self._second = -1
-        self._stamp = b""
+        self._stamp = ""
         self._fd = -1
         self.lost = 0
         self._failing = False
@@ -111,47 +109,35 @@ class AccessLog:
         return os.open(self._destination, flags, 0o640)
 
     def _record(self, exchange: Exchange) -> None:
+        # Text, not bytes: an f-string puts whole numbers in at a quarter of what b"%d" costs.
         self._count(exchange)
         now = self._now()
         unix = now + self._clock.epoch
         second = int(unix)
         if second != self._second:
             self._second = second
-            self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode("ascii")
+            self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
         head = exchange.head
         peer = exchange.peer
         route = exchange.route
         principal = exchange.principal
+        started = exchange.started
+        path = head.path
         line = (
-            b'{"time":"%b.%03dZ","id":"%b",%b"method":"%b","host":"%b","path":"%b","route":%b,'
-            b'"principal":%b,"limit":"%b","remaining":%d,"status":%d,"received":%d,"sent":%d,'
-            b'"upstream":"%b","attempts":%d,"connect_us":%d,"first_byte_us":%d,"us":%d,'
-            b'%b"outcome":"%b"}\n'
-            % (
-                self._stamp,
-                (unix - second) * 1000,
-                exchange.id,
-                peer.log
-                if peer.log and exchange.client is peer.address
-                else _connection(peer, exchange.client),
-                exchange.method,
-                exchange.host.encode("ascii"),
-                head.path if head.path is not None else _escaped(head.target.partition(b"?")[0]),
-                b'""' if route is None else route.log,
-                b'""' if principal is None else _principal(principal.id),
-                exchange.limit.encode("ascii"),
-                exchange.remaining,
-                exchange.status,
-                exchange.received,
-                exchange.sent,
-                exchange.upstream.encode("ascii"),
-                exchange.attempts,
-                exchange.connect_time * 1e6,
-                exchange.first_byte * 1e6,
-                (now - exchange.started) * 1e6,
-                _details(exchange) if exchange.query or exchange.reason else b"",
-                b"ok" if exchange.outcome is _OK else _outcome(exchange),
-            )
+            f'{{"time":"{self._stamp}{_MILLISECONDS[int((unix - second) * 1000)]}",'
+            f'"id":"{exchange.id.decode()}",'
+            f"{peer.log if exchange.client is peer.address and peer.log else _peer(exchange)}"
+            f'"method":"{exchange.method.decode()}","host":"{exchange.host}",'
+            f'"path":"{path.decode() if path is not None else _escaped(_raw_path(head))}",'
+            f'"route":{_NONE if route is None else route.log},'
+            f'"principal":{_NONE if principal is None else _principal(principal.id)},'
+            f'"limit":"{exchange.limit}","remaining":{exchange.remaining},'
+            f'"status":{exchange.status},"received":{exchange.received},"sent":{exchange.sent},'
+            f'"upstream":"{exchange.upstream}","attempts":{exchange.attempts},'
+            f'"connect_us":{int(exchange.connect_time * 1e6)},'
+            f'"first_byte_us":{int(exchange.first_byte * 1e6)},"us":{int((now - started) * 1e6)},'
+            f"{_details(exchange) if exchange.query or exchange.reason else ''}"
+            f'"outcome":"{"ok" if exchange.outcome is _OK else _outcome(exchange)}"}}\n'
         )
         self._lines.append(line)
         self._size += len(line)
@@ -162,7 +148,7 @@ class AccessLog:
         """Write what was collected."""
         if not self._lines:
             return
-        data = b"".join(self._lines)
+        data = "".join(self._lines).encode("ascii")
         count = len(self._lines)
         self._lines.clear()
         self._size = 0
@@ -177,32 +163,35 @@ class AccessLog:
                 _log.error("access log: {why}; lines are being lost", why=error.strerror)
 
 
-def _connection(peer: Peer, client: str) -> bytes:
-    """The part of a line that a connection's requests share; for one that trusted proxies vouch
-    for, ``client`` is not the peer, and differs from request to request."""
-    who = b'"client":"%b",' % client.encode("ascii")
+def _peer(exchange: Exchange) -> str:
+    """The part of a line that a connection's requests share. Where trusted proxies vouch for the
+    client it differs from request to request, and the peer is told too."""
+    peer = exchange.peer
+    client = exchange.client
+    who = f'"client":"{client}",'
     if client is not peer.address:
-        who += b'"peer":"%b",' % peer.address.encode("ascii")
-    log = b'%b"tls":"%b","sni":%b,"protocol":"%b",' % (
-        who,
-        peer.tls.encode("ascii"),
-        quoted(peer.sni or ""),
-        peer.protocol.encode("ascii"),
-    )
+        who += f'"peer":"{peer.address}",'
+    name = json.dumps(peer.sni or "")
+    log = f'{who}"tls":"{peer.tls}","sni":{name},"protocol":"{peer.protocol}",'
     if client is peer.address:
         peer.log = log
     return log
 
 
-def _outcome(exchange: Exchange) -> bytes:
-    return (exchange.outcome or Outcome.ERROR).value.encode("ascii")
+def _raw_path(head: RequestHead) -> bytes:
+    return head.target.partition(b"?")[0]
 
 
-def _details(exchange: Exchange) -> bytes:
-    """What not every line needs."""
-    details = b""
+def _outcome(exchange: Exchange) -> str:
+    outcome: str = (exchange.outcome or Outcome.ERROR).value
+    return outcome
+
+
+def _details(exchange: Exchange) -> str:
+    """What not every line needs. Of a query only the parameters' names are told."""
+    details = ""
     if exchange.query:
-        details = b'"query":"%b",' % _escaped(_VALUE.sub(b"=*", exchange.query[1:]))
+        details = f'"query":"{_escaped(_VALUE.sub(b"=*", exchange.query[1:]))}",'
     if exchange.reason:
-        details += b'"reason":%b,' % quoted(exchange.reason)
+        details += f'"reason":{json.dumps(exchange.reason)},'
     return details

@@ -67,7 +67,7 @@ class MemoryStream(Stream):
     they might still get out, so there should be none.
     """
 
-    __slots__ = ("_ended", "_held", "_secure", "late", "peak", "reading", "wire")
+    __slots__ = ("_ended", "_held", "_secure", "late", "peak", "wire")
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class MemoryStream(Stream):
         self.fd = -1
         self.protocol = protocol
         self.backlog = 0
+        self.writes = 0
         self.broken = False
         self.disconnected = False
         self.reading = False
@@ -104,6 +105,7 @@ class MemoryStream(Stream):
             if not self.reading:
                 self._leave(clean=False)
             return
+        self.writes += 1
         taken = 0 if self.backlog else self.wire.accept(data)
         self._held += data[taken:]
         self.backlog = len(self._held)

