@@ -279,7 +279,8 @@ _WIRE = "whole conversations in memory, byte by byte"
 _PARTS = "a part of what that test looks at as a whole"
 _PROCESS = "needs a process of its own, with its signals and files"
 
-#: Modules whose test has another name, and why. The first pattern that fits.
+#: Modules whose test has another name, and why; one of its own counts before that. The first
+#: pattern that fits.
 TESTED_IN = {
     "edgeproxy.certs.certificate": ("test_certs_scan.py", _PARTS),
     "edgeproxy.certs.pem": ("test_certs_scan.py", _PARTS),
@@ -353,7 +354,6 @@ def test_each_module_has_its_test(name: str) -> None:
         return
     own = "test_" + "_".join(name.split(".")[1:]) + ".py"
     if list(TESTS.rglob(own)):
-        assert name not in TESTED_IN, f"{own} is there: take {name} out of TESTED_IN"
         return
     found = _tested_in(name)
     assert found is not None, f"there is no {own}, and TESTED_IN does not name {name}"
