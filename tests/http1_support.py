@@ -139,6 +139,7 @@ def by_twisted(data: bytes) -> list[Message]:
 
     class Reading(Request):
         def process(self) -> None:
+            assert self.content is not None
             self.content.seek(0)
             fields = [
                 (name, value)
@@ -147,7 +148,7 @@ def by_twisted(data: bytes) -> list[Message]:
             ]
             messages.append(Message(self.method, self.uri, fields, self.content.read()))
             self.setResponseCode(204)
-            self.finish()
+            self.finish()  # type: ignore[no-untyped-call]
 
     channel = HTTPChannel()
     channel.requestFactory = Reading
@@ -158,7 +159,7 @@ def by_twisted(data: bytes) -> list[Message]:
         channel.dataReceived(data)
         return messages
     finally:
-        channel.connectionLost(None)  # type: ignore[arg-type]
+        channel.connectionLost(None)
 
 
 def folded(fields: Fields) -> list[tuple[bytes, bytes]]:
