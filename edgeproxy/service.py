@@ -6,6 +6,7 @@ it reads certificates and keys, opens the log and binds the ports.
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
@@ -205,6 +206,7 @@ class Gateway(Service):
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
+        self.reactor.callWhenRunning(_settle)
         self._tell_open_routes()
         for listening in self.listeners:
             scheme = "https" if listening is self.listeners[0] else "http"
@@ -288,6 +290,12 @@ def _now() -> Any:
     from datetime import UTC, datetime
 
     return datetime.now(UTC)
+
+
+def _settle() -> None:
+    """What was made at the start stays: the collector need not go through it ever again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _nothing(_: object) -> None:

@@ -14,7 +14,7 @@ from twisted.internet import main
 from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import Logger
 
-from edgeproxy.transport.stream import Outbox
+from edgeproxy.transport.stream import Outbox, Stream
 
 _log = Logger()
 #: Events of one turn: the first of them waits for its answer until all have been looked at.
@@ -42,32 +42,33 @@ class DirectEPollReactor(EPollReactor):
             outbox.flush()
 
     def _go_round(self, events: list[tuple[int, int]]) -> None:
-        """Look at all events: answers of services before new requests of clients, which then find
-        the connections that have become free."""
+        """Look at all events: read first; then answers of services before new requests of
+        clients, which so find the connections that have become free."""
         selectables: dict[int, Any] = self._selectables
-        last = []
+        first: list[tuple[Stream, bytes]] = []
+        last: list[tuple[Stream, bytes]] = []
         for fd, event in events:
             selectable = selectables.get(fd)
             if selectable is None:
                 continue
-            if event != _READABLE:
+            if event != _READABLE or not isinstance(selectable, Stream):
                 self._doReadOrWrite(selectable, fd, event)  # type: ignore[no-untyped-call]
-            elif getattr(selectable, "last", False):
-                last.append(selectable)
-            else:
-                self._read(selectable)
-        for stream in last:
+                continue
+            data = selectable.read()
+            if isinstance(data, bytes):
+                (last if selectable.last else first).append((selectable, data))
+            elif data is not None:
+                self._disconnectSelectable(selectable, data, True)  # type: ignore[no-untyped-call]
+        for stream, data in first + last:
             if not stream.disconnected:
-                self._read(stream)
+                self._deliver(stream, data)
 
-    def _read(self, selectable: Any) -> None:
+    def _deliver(self, stream: Stream, data: bytes) -> None:
         try:
-            why = selectable.doRead()
+            stream.protocol.received(data)
         except BaseException as error:
-            _log.failure("A descriptor's reader failed")
-            why = error
-        if why:
-            self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
+            _log.failure("A protocol failed on what it was given")
+            self._disconnectSelectable(stream, error, True)  # type: ignore[no-untyped-call]
 
     doIteration = doPoll
 

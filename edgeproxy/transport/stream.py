@@ -4,11 +4,11 @@ Twisted's own transport buffers each write and waits for the next turn of the re
 ``epoll_ctl`` pair and another turn per write. This one hands the bytes to the kernel in the same
 turn and keeps only what the kernel did not take (measured: half of all events gone).
 
-Our own reactor goes one step further: what is written while it goes round the events of one turn
-is collected in its :class:`Outbox` and handed over when all have been looked at. The number of
-system calls is the same, but each of them wakes somebody on another processor and fills the
-caches with the kernel's code; together they cost a fifth less (94 and 74 µs per request). On
-any other reactor a write goes out at once.
+Our own reactor goes one step further: in each turn it reads from all streams first, then lets
+their protocols work, and collects what they write in its :class:`Outbox` until all are done. The
+number of system calls is the same, but each of them fills the caches with the kernel's code, and
+a write wakes somebody on another processor: done together they cost a fifth less (94 µs per
+request before, 74 after). On any other reactor a write goes out at once.
 
 The contract between a stream and its protocol, which the in-memory link of
 :mod:`edgeproxy.testing` keeps too:
@@ -203,16 +203,20 @@ class Stream:
         return type(self.protocol).__name__
 
     def doRead(self) -> Exception | None:
+        data = self.read()
+        if isinstance(data, bytes):
+            self.protocol.received(data)
+            return None
+        return data
+
+    def read(self) -> bytes | Exception | None:
+        """What has come; ``None`` when nothing has, or the reason why nothing will any more."""
         try:
-            data = self.socket.recv(READ_SIZE)
+            return self.socket.recv(READ_SIZE) or CONNECTION_DONE
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
-        if data:
-            self.protocol.received(data)
-            return None
-        return CONNECTION_DONE
 
     def doWrite(self) -> Exception | None:
         pending = self._pending

@@ -62,7 +62,7 @@ class TLSStream(Stream):
         else:
             super()._write(data)  # asks again, and looks at what is said
 
-    def doRead(self) -> Exception | None:
+    def read(self) -> bytes | Exception | None:
         if self._shaking and not self._shake():
             return None
         # One record at most per event, and the buffer takes a whole one: OpenSSL, which does not
@@ -70,8 +70,8 @@ class TLSStream(Stream):
         handle = self._handle
         count = SSL_read(handle, BUFFER, RECORD)
         if count > 0:
-            self.protocol.received(VIEW[:count])
-            return None
+            data: bytes = VIEW[:count]
+            return data
         return self._read_failed(wants(handle, count))
 
     def doWrite(self) -> Exception | None:

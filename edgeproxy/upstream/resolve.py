@@ -50,7 +50,7 @@ class Resolver:
 
     def refresh(self) -> Deferred[None] | None:
         """Look all names up again, in a thread."""
-        names = [host for host in self._found if not _is_address(host)]
+        names = [host for host in list(self._found) if not _is_address(host)]
         if not names:
             return None
         found = deferToThreadPool(
