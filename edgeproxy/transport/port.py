@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -100,6 +100,7 @@ class Port:
         self._listening = False
         self._full = False
         self.address: Any = sock.getsockname()
+        self._kind = int(sock.family), int(sock.type), sock.proto
 
     def start(self) -> None:
         if not self._listening:
@@ -138,7 +139,9 @@ class Port:
                 _log.warn("{limit} connections are open, no more are accepted", limit=self._limit)
                 return
             try:
-                sock, address = self._socket.accept()
+                # What socket.accept() does, but for turning numbers into Enum members.
+                descriptor, address = self._socket._accept()  # type: ignore[attr-defined]
+                sock = cast(socket.socket, socket.SocketType(*self._kind, descriptor))
             except BlockingIOError:
                 return
             except OSError as error:

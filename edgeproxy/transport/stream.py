@@ -50,20 +50,25 @@ class StreamProtocol(Protocol):
 
 
 class Outbox:
-    """What was written in the present turn of the reactor, by stream; ``open`` while it lasts."""
+    """What was written in the present turn of the reactor, by stream, and the streams dropped in
+    it; ``open`` while it lasts."""
 
-    __slots__ = ("open", "streams")
+    __slots__ = ("dropped", "open", "streams")
 
     def __init__(self) -> None:
         self.open = False
         self.streams: list[Stream] = []
+        self.dropped: list[tuple[Stream, bool]] = []
 
     def flush(self) -> None:
-        """The turn is over: hand everything to the kernel."""
-        self.open = False
+        """The turn is over: hand everything to the kernel, and tell of the ends."""
         streams, self.streams = self.streams, []
         for stream in streams:
             stream.flush()
+        self.open = False
+        dropped, self.dropped = self.dropped, []
+        for stream, clean in dropped:
+            stream.gone(clean)
 
 
 @implementer(IReadWriteDescriptor)
@@ -187,12 +192,12 @@ class Stream:
         if not self.disconnected:
             self.flush()
             self._say_goodbye()
-            self._drop(CONNECTION_DONE)
+            self._drop(True)
 
     def abort(self) -> None:
         """End at once; what is held is lost. ``lost(False)`` follows in a later turn."""
         if not self.disconnected:
-            self._drop(CONNECTION_LOST)
+            self._drop(False)
 
     # -- for the reactor -------------------------------------------------------------------
 
@@ -237,11 +242,8 @@ class Stream:
         return None
 
     def connectionLost(self, reason: Failure) -> None:
-        """Called by the reactor, once, when reading or writing said so."""
-        if self.socket.fileno() == -1:
-            return
-        self._release()
-        self.protocol.lost(reason.check(ConnectionDone) is not None)
+        """Called by the reactor when reading or writing said so."""
+        self.gone(reason.check(ConnectionDone) is not None)
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -259,7 +261,7 @@ class Stream:
         read, so the reading side finds the end; nobody else will if it is paused."""
         self.broken = True
         if not self.reading:
-            self._drop(CONNECTION_LOST)
+            self._drop(False)
         return size
 
     def _say_goodbye(self) -> None:
@@ -271,7 +273,7 @@ class Stream:
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self._drop(CONNECTION_LOST)
+            self._drop(False)
 
     def _hold(self, data: bytes, sent: int) -> None:
         self._pending.append(memoryview(data)[sent:])
@@ -285,12 +287,22 @@ class Stream:
             self._writing = False
             self.reactor.removeWriter(self)
 
-    def _drop(self, why: Exception) -> None:
-        """Stop everything now; tell the protocol in a turn of its own, never inside its call."""
+    def _drop(self, clean: bool) -> None:
+        """Stop everything now; tell the protocol later, never inside its call."""
         if self.disconnected:
             return
         self._silence()
-        self.reactor.callLater(0, self.connectionLost, Failure(why))
+        outbox = self._outbox
+        if outbox is None or not outbox.open:
+            self.reactor.callLater(0, self.gone, clean)
+        else:
+            outbox.dropped.append((self, clean))
+
+    def gone(self, clean: bool) -> None:
+        """The end of a stream that was dropped, or that the reactor found ended."""
+        if self.socket.fileno() != -1:
+            self._release()
+            self.protocol.lost(clean)
 
     def _silence(self) -> None:
         self.pause_reading()

@@ -92,7 +92,7 @@ class TLSStream(Stream):
         if need is Wants.WRITE:
             self._wait_to_write()
         elif need is not Wants.READ:
-            self._drop(CONNECTION_LOST)
+            self._drop(False)
         return False
 
     def _read_failed(self, need: Wants) -> Exception | None:
