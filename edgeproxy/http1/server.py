@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_REQUEST_LINE = re.compile(rb"([!-~]{1,32}) ([!-~]{1,8192})")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]{1,8192})")
 
 
 class State(Enum):
@@ -271,12 +271,10 @@ class Http1Server:
         """What came is no request: answer, close, and drop all that follows."""
         match = _REQUEST_LINE.match(self.buffer)
         method, target = match.groups() if match else (b"-", b"-")
-        path, mark, query = target.partition(b"?")
-        head = RequestHead(method, path, mark + query, None, b"1", [])
+        head = RequestHead(method, None, b"", target, b"1", [])
         exchange = self.exchange = Http1Exchange(head, self.peer, self.now())
         exchange.connection = self
         exchange.snapshot = self.listener.snapshot()
-        exchange.path = path
         self.buffer = b""
         self.close_wanted = True
         self.state = ANSWER
