@@ -100,10 +100,12 @@ class Port:
         self._listening = False
         self._full = False
         self.address: Any = sock.getsockname()
-        self._kind = int(sock.family), int(sock.type), sock.proto
+        self._kind = (0, 0, 0)
 
     def start(self) -> None:
         if not self._listening:
+            sock = self._socket
+            self._kind = int(sock.family), int(sock.type), sock.proto
             self._listening = True
             self._reactor.addReader(self)
 
