@@ -118,10 +118,10 @@ class ReverseProxyResource(Resource):
         """Take an exchange through its phases. Never raises."""
         snapshot = exchange.snapshot = self.snapshot
         try:
-            view = self._host(exchange, snapshot)
-            route = self._route(exchange, view)
             if snapshot.trusted:
                 _believe(exchange, snapshot)
+            view = self._host(exchange, snapshot)
+            route = self._route(exchange, view)
             windows = self._address_limits(exchange, route) if route.address_limits else None
             if not route.open:
                 self._identify(exchange, route, snapshot, windows)
