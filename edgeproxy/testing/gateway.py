@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -85,8 +86,10 @@ class MemoryGateway:
         self.config = config
         network = Network(self._connect, self._stream)
         gateway = self.gateway = Gateway(self.reactor, config, self.clock, network)
-        gateway.log.record = self._record
-        gateway.resource.snapshot.finished = self._record
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
+        gateway.log._fd = self._log.fileno()
+        self._write = gateway.log.record
+        gateway.log.record = gateway.resource.snapshot.finished = self._record
         for upstream in config.upstreams.values():
             for target in upstream.targets:
                 self.services[target.host, target.port] = Service()
@@ -163,6 +166,13 @@ class MemoryGateway:
         """Those of a client that have ended, in order."""
         return [each for each in self.finished if self.peers.get(id(each.peer)) is client]
 
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The access log, unless it is off."""
+        self.gateway.log.flush()
+        self._log.seek(0)
+        return [json.loads(line) for line in self._log]
+
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         self.reactor.wait(seconds)
@@ -170,8 +180,8 @@ class MemoryGateway:
     # -- the gateway's surroundings --------------------------------------------------------------
 
     def _record(self, exchange: Exchange) -> None:
-        self.gateway.counters.count(exchange)
         self.finished.append(exchange)
+        self._write(exchange)
 
     def _memory_client(self, address: str, name: str | None, plain: bool) -> Wire:
         wire = MemoryWire(self.reactor, self.way)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock as TaskClock
 from twisted.python.failure import Failure
 
 from edgeproxy.transport.deadlines import INTERVAL, Clock
+from edgeproxy.transport.stream import Outbox
 
 #: Turns after which what never settles is taken for a loop without end.
 _MOST_TURNS = 200_000
@@ -29,6 +30,8 @@ class MemoryReactor(TaskClock):
     def __init__(self) -> None:
         super().__init__()
         self.rightNow = 1000.0
+        #: As our own reactor has it: streams on sockets hand over what they write with the turn.
+        self.outbox = Outbox()
         self.pumps: list[Callable[[], bool]] = []
         self._readers: set[Any] = set()
         self._writers: set[Any] = set()
@@ -87,8 +90,12 @@ class MemoryReactor(TaskClock):
         for fd, (_, mask) in interest.items():
             poll.register(fd, mask)
         events = poll.poll(0)
-        for fd, event in events:
-            self._tell(interest[fd][0], event)
+        self.outbox.open = True
+        try:
+            for fd, event in events:
+                self._tell(interest[fd][0], event)
+        finally:
+            self.outbox.flush()
         return bool(events)
 
     def _tell(self, selectable: Any, event: int) -> None:

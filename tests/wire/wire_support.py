@@ -83,6 +83,10 @@ def check(gateway: MemoryGateway) -> None:
             read_as_server(wire.received)
     assert [s.late for s in gateway.streams if s.late] == []
     assert len({id(each) for each in gateway.finished}) == len(gateway.finished)
+    if gateway.config.access_log != "off":
+        outcomes = [each.outcome.value if each.outcome else "" for each in gateway.finished]
+        assert [line["outcome"] for line in gateway.log] == outcomes
+        assert "edge_" not in repr(gateway.log)
     for client in gateway.clients:
         client.flow()
         client.reset()
