@@ -109,7 +109,12 @@ class ReverseProxyResource(Resource):
         """Answer a request of a stock ``twisted.web`` site."""
         from edgeproxy.site import SiteExchange
 
-        self.handle(SiteExchange(request, self._clock.now()))
+        exchange = SiteExchange(request, self._clock.now())
+        if exchange.unreadable is None:
+            self.handle(exchange)
+        else:
+            exchange.snapshot = self.snapshot
+            exchange.refuse(exchange.unreadable)
         return NOT_DONE_YET
 
     # -- the phases ------------------------------------------------------------------------------

@@ -7,27 +7,36 @@ is the same as on our own channel.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from edgeproxy.errors import GatewayError, title
 from edgeproxy.exchange import Exchange, Outcome, Peer, Sink, Throttle
 from edgeproxy.http1.fields import request_fields
-from edgeproxy.http1.grammar import HeadLimits, parse_request
+from edgeproxy.http1.grammar import HeadLimits, RequestHead, parse_request
 
 _FIELDS = request_fields()
 #: twisted.web has bounds of its own; ours must not refuse what it let through.
 _LIMITS = HeadLimits(size=1 << 20, target=1 << 16, fields=1000)
 _PIECE = 65536
+_METHOD = re.compile(rb"[A-Z]{1,32}\Z")
 
 
 class SiteExchange(Exchange):
-    """An exchange around an ``IRequest``."""
+    """An exchange around an ``IRequest``; ``unreadable`` is what our own grammar has against a
+    request that twisted.web let through."""
 
     def __init__(self, request: Any, started: float) -> None:
         self.request = request
         self._lost = False
         self._source: Throttle | None = None
-        head = _head(request)
+        self.unreadable: GatewayError | None = None
+        try:
+            head = _head(request)
+        except GatewayError as error:
+            self.unreadable = error
+            method = request.method if _METHOD.match(request.method) else b"-"
+            head = RequestHead(method, None, b"", request.uri, b"1", [])
         super().__init__(head, _peer(request), started)
         request.notifyFinish().addErrback(self._gone)
 
