@@ -1,4 +1,4 @@
-"""What the tests against real programs share: the process's memory, curl, and streams of requests."""
+"""What the tests against real programs share: memory, curl, and streams of requests."""
 
 from __future__ import annotations
 
@@ -69,18 +69,21 @@ class Curled(NamedTuple):
 _TOLD = "%{http_code} %{size_download} %{time_total}"
 
 
-def curl(gateway: RunningGateway, path: str, *arguments: Any) -> Curled:
+def curl(gateway: RunningGateway, path: str, *arguments: Any, key: bool = True) -> Curled:
     """Run curl to its end against a gateway, trusting its certificate and with its key."""
-    found = run(*curl_command(gateway, path, *arguments), timeout=90)
+    found = run(*curl_command(gateway, path, *arguments, key=key), timeout=90)
     status, size, took = found.stdout.split()[-3:]
     return Curled(found.returncode, int(status), int(size), float(took), found.stderr)
 
 
-def curl_command(gateway: RunningGateway, path: str, *arguments: Any) -> list[str]:
+def curl_command(
+    gateway: RunningGateway, path: str, *arguments: Any, key: bool = True
+) -> list[str]:
     trust = ["--cacert", str(gateway.development.chain), "--resolve"]
     return [
         *("curl", "-sS", "--http1.1", *trust, f"localhost:{gateway.port}:127.0.0.1"),
-        *("-H", f"X-API-Key: {gateway.development.credential}", "--write-out", "\n" + _TOLD),
+        *(("-H", f"X-API-Key: {gateway.development.credential}") if key else ()),
+        *("--write-out", "\n" + _TOLD),
         *map(str, arguments),
         gateway.url + path,
     ]
