@@ -9,7 +9,9 @@ import socket
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
 
 from edgeproxy.transport.openssl import (
     BUFFER,
@@ -81,6 +83,12 @@ class TLSStream(Stream):
                 self._stop_writing()
             return self.doRead()
         return super().doWrite()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self.disconnected and reason.check(ConnectionDone) is not None:
+            # The peer has said goodbye: so do we (RFC 8446 6.1), for those who wait for it.
+            self._say_goodbye()
+        super().connectionLost(reason)
 
     def _shake(self) -> bool:
         """Go on with the handshake; whether it is done."""
