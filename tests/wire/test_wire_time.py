@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -420,3 +422,47 @@ def test_draining_between_answers(make: Make, pipelined: bool) -> None:
     assert client.ending is Ending.ENDED
     assert statuses(client) == [200]
     assert b"/open/2" not in gateway.service("users").received
+
+
+# -- connections that never come to a request ---------------------------------------------------
+
+
+def raw(gateway: MemoryGateway) -> socket.socket:
+    """A connection to the TLS listener on which no handshake is made."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    gateway.gateway.listeners[0].port.open += 1
+    gateway.gateway.listeners[0]._accept(near, ("192.0.2.1", 50000))
+    return far
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x01\x00\x01\x00"])
+def test_a_handshake_that_does_not_come(quick: Make, said: bytes) -> None:
+    gateway = quick()
+    client = raw(gateway)
+    client.send(said)
+    gateway.wait(9)
+    assert gateway.gateway.listeners[0].connections
+    gateway.wait(1.5)
+    assert not gateway.gateway.listeners[0].connections
+    with contextlib.suppress(ConnectionResetError):
+        assert client.recv(100) == b""
+
+
+def test_plain_http_where_tls_is_spoken(quick: Make) -> None:
+    gateway = quick()
+    client = raw(gateway)
+    client.send(get() + get("/open/2"))
+    gateway.reactor.settle()
+    assert not gateway.gateway.listeners[0].connections
+    assert connections(gateway) == 0
+    assert not gateway.finished
+
+
+def test_a_client_that_ends_is_answered_with_an_end(make: Make) -> None:
+    gateway = make()
+    client = gateway.client()
+    client.send(get("/nothing"))
+    client.end()
+    assert client.ending is Ending.ENDED
