@@ -39,6 +39,14 @@ class Service(Protocol):
     def connectionLost(self, reason: Any = None) -> None:
         self.gone = True
 
+    def say(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(data)
+
+    def abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
 
 class Mounted:
     """A site with the gateway at its root, and a service that tests play."""
@@ -177,7 +185,7 @@ def test_a_request(mounted: Mounted) -> None:
     assert b"root" not in service.data
     assert KEY.credential.encode() not in service.data
     back = b"HTTP/1.1 201 Made\r\nContent-Length: 2\r\nX-B: 1\r\nX-B: 2\r\nServer: a/1\r\n\r\nok"
-    service.transport.write(back)  # type: ignore[union-attr]
+    service.say(back)
     answer = client.answer()
     assert (answer.status, answer.body, answer.all("x-b")) == (201, b"ok", ["1", "2"])
     assert "a/1" not in answer.all("server")
@@ -191,7 +199,7 @@ def test_bodies(mounted: Mounted, size: int) -> None:
     service = mounted.service()
     mounted.until(lambda: len(service.data.partition(b"\r\n\r\n")[2]) == size)
     assert service.data.partition(b"\r\n\r\n")[2] == body[:size]
-    service.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body[:size])  # type: ignore[union-attr]
+    service.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body[:size])
     assert client.answer("POST").body == body[:size]
 
 
@@ -203,7 +211,7 @@ def test_a_chunked_body(mounted: Mounted) -> None:
     service = mounted.service()
     mounted.until(lambda: service.data.endswith(b"abcde"))
     assert b"Content-Length: 5" in service.data.split(b"\r\n")
-    service.transport.write(OK)  # type: ignore[union-attr]
+    service.say(OK)
     assert client.answer("PUT").status == 200
 
 
@@ -211,11 +219,11 @@ def test_an_answer_is_streamed(mounted: Mounted) -> None:
     """What the service has said arrives before it has said all."""
     client = mounted.client(get(b"/open"))
     service = mounted.service()
-    service.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")  # type: ignore[union-attr]
+    service.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     mounted.until(lambda: b"\r\n\r\n" in client.read())
-    service.transport.write(b"3\r\nabc\r\n")  # type: ignore[union-attr]
+    service.say(b"3\r\nabc\r\n")
     mounted.until(lambda: b"abc" in client.read())
-    service.transport.write(b"2\r\nde\r\n0\r\n\r\n")  # type: ignore[union-attr]
+    service.say(b"2\r\nde\r\n0\r\n\r\n")
     assert client.answer().body == b"abcde"
 
 
@@ -223,8 +231,8 @@ def test_a_slow_client_slows_the_service(mounted: Mounted) -> None:
     client = mounted.client(get(b"/open"))
     service = mounted.service()
     size = 20_000_000
-    service.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)  # type: ignore[union-attr]
-    service.transport.write(bytes(size))  # type: ignore[union-attr]
+    service.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    service.say(bytes(size))
     for _ in range(300):
         mounted.reactor.iterate(0)
     (exchange,) = [c.exchange for t in mounted.gateway.fleet.targets for c in t.clients]
@@ -239,9 +247,9 @@ def test_an_answer_that_ends_early_is_cut(mounted: Mounted, framing: bytes) -> N
     client = mounted.client(get(b"/open"))
     service = mounted.service()
     body = b"3\r\nabc\r\n" if b"chunked" in framing else b"abc"
-    service.transport.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body)  # type: ignore[union-attr]
+    service.say(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body)
     mounted.until(lambda: b"abc" in client.read())
-    service.transport.abortConnection()  # type: ignore[union-attr]
+    service.abort()
     mounted.until(lambda: client.read() and client.gone)
     assert not client.data.endswith(b"0\r\n\r\n")
     with pytest.raises(ValueError, match="not whole"):
@@ -255,7 +263,7 @@ def test_a_client_that_goes(mounted: Mounted, begun: bool) -> None:
     service = mounted.service()
     mounted.until(lambda: service.data)
     if begun:
-        service.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")  # type: ignore[union-attr]
+        service.say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         mounted.until(lambda: b"abc" in client.read())
     client.close()
     mounted.until(lambda: service.gone)
@@ -308,7 +316,7 @@ def test_limits(mounted: Mounted) -> None:
             for service in mounted.services:
                 if service.data:
                     service.data = b""
-                    service.transport.write(OK)  # type: ignore[union-attr]
+                    service.say(OK)
         answer = client.answer()
         statuses.append((answer.status, answer.field("ratelimit-policy")))
     assert statuses == [(200, '"few";q=2;w=60')] * 2 + [(429, '"few";q=2;w=60')]
@@ -316,7 +324,7 @@ def test_limits(mounted: Mounted) -> None:
 
 def test_head(mounted: Mounted) -> None:
     client = mounted.client(get(b"/open", method=b"HEAD"))
-    mounted.service().transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")  # type: ignore[union-attr]
+    mounted.service().say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
     answer = client.answer("HEAD")
     assert (answer.status, answer.field("content-length"), answer.body) == (200, "5", b"")
 
@@ -324,12 +332,12 @@ def test_head(mounted: Mounted) -> None:
 def test_keep_alive(mounted: Mounted) -> None:
     client = mounted.client(get(b"/open"))
     service = mounted.service()
-    service.transport.write(OK)  # type: ignore[union-attr]
+    service.say(OK)
     client.answer()
     client.data = b""
     service.data = b""
     client.send(get(b"/open/2"))
     mounted.until(lambda: b"/open/2" in service.data)
-    service.transport.write(OK)  # type: ignore[union-attr]
+    service.say(OK)
     assert client.answer().body == b"ok"
     assert len(mounted.services) == 1

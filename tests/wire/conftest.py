@@ -17,7 +17,8 @@ from edgeproxy.testing import MemoryGateway, Way
 
 @pytest.fixture(params=list(Way), ids=lambda way: way.name.lower())
 def way(request: pytest.FixtureRequest) -> Way:
-    return request.param
+    found: Way = request.param
+    return found
 
 
 @pytest.fixture
@@ -43,6 +44,6 @@ def quick(gateways: list[MemoryGateway]) -> Callable[..., MemoryGateway]:
 def _make(
     way: Way, made: list[MemoryGateway], text: str | None = None, **options: object
 ) -> MemoryGateway:
-    gateway = MemoryGateway(standard() if text is None else text, way, **options)  # type: ignore
+    gateway = MemoryGateway(standard() if text is None else text, way, **options)  # type: ignore[arg-type]
     made.append(gateway)
     return gateway

@@ -1,5 +1,8 @@
 """Services and clients that go away, at each moment, and what may be repeated then."""
 
+# What has ended meanwhile is not seen by the type checker.
+# mypy: disable-error-code="comparison-overlap"
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ def replied(gateway: MemoryGateway) -> None:
                 wire.send(OK)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=3), PIECES, st.booleans())
 def test_any_client(sent: list[bytes], sizes: list[int], plain: bool) -> None:
     text = "upstreams: {u: http://10.0.0.1:9001}\nroutes: {'*': {/: {to: u, auth: none}}}"
@@ -60,7 +60,7 @@ _ANSWER_BITS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(_ANSWER_BITS, max_size=8).map(b"".join),
     PIECES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from wire_support import HOST, OK, answer, connections, get, lines, names, post, standard
@@ -169,9 +170,7 @@ def test_anonymous(make: Make) -> None:
         ("/grouped", {}, 403),
     ],
 )
-def test_scopes_and_groups(
-    make: Make, path: str, options: dict[str, list[str]], status: int
-) -> None:
+def test_scopes_and_groups(make: Make, path: str, options: dict[str, Any], status: int) -> None:
     gateway = make()
     data = get(path, b"X-API-Key: " + gateway.key("good", **options).encode() + b"\r\n")
     if status == 403:
