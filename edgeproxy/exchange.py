@@ -122,6 +122,7 @@ class Exchange:
         "client",
         "connect_time",
         "credential",
+        "duration",
         "ended",
         "failure",
         "first_byte",
@@ -156,6 +157,7 @@ class Exchange:
     )
 
     snapshot: Snapshot
+    duration: float
     head_out: bytes
     payload: bytes | None
 

@@ -59,16 +59,38 @@ class DirectEPollReactor(EPollReactor):
                 (last if selectable.last else first).append((selectable, data))
             elif data is not None:
                 self._disconnectSelectable(selectable, data, True)  # type: ignore[no-untyped-call]
-        for stream, data in first + last:
-            if not stream.disconnected:
-                self._deliver(stream, data)
+        self._deliver(first)
+        if last:
+            self._look_again(selectables)
+            self._deliver(last)
 
-    def _deliver(self, stream: Stream, data: bytes) -> None:
-        try:
-            stream.protocol.received(data)
-        except BaseException as error:
-            _log.failure("A protocol failed on what it was given")
-            self._disconnectSelectable(stream, error, True)  # type: ignore[no-untyped-call]
+    def _look_again(self, selectables: dict[int, Any]) -> None:
+        """Before pooled connections are used for new requests: what has come in on them since
+        belongs to nobody's request, and makes them unfit for use. One system call for a turn;
+        asking at each use would be one for each request."""
+        for fd, event in self._poller.poll(0, _MOST):
+            stream = selectables.get(fd)
+            if not isinstance(stream, Stream) or stream.last:
+                continue  # the next turn finds it again
+            if event != _READABLE:
+                self._doReadOrWrite(stream, fd, event)  # type: ignore[no-untyped-call]
+                continue
+            data = stream.read()
+            if isinstance(data, bytes):
+                self._deliver([(stream, data)])
+            elif data is not None:
+                self._disconnectSelectable(stream, data, True)  # type: ignore[no-untyped-call]
+        self.outbox.looked = True
+
+    def _deliver(self, received: list[tuple[Stream, bytes]]) -> None:
+        for stream, data in received:
+            if stream.disconnected:
+                continue
+            try:
+                stream.protocol.received(data)
+            except BaseException as error:
+                _log.failure("A protocol failed on what it was given")
+                self._disconnectSelectable(stream, error, True)  # type: ignore[no-untyped-call]
 
     doIteration = doPoll
 

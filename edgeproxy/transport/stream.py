@@ -51,17 +51,20 @@ class StreamProtocol(Protocol):
 
 class Outbox:
     """What was written in the present turn of the reactor, by stream, and the streams dropped in
-    it; ``open`` while it lasts."""
+    it; ``open`` while it lasts, ``looked`` when the reactor has just read all there was to read
+    on the streams of services."""
 
-    __slots__ = ("dropped", "open", "streams")
+    __slots__ = ("dropped", "looked", "open", "streams")
 
     def __init__(self) -> None:
         self.open = False
+        self.looked = False
         self.streams: list[Stream] = []
         self.dropped: list[tuple[Stream, bool]] = []
 
     def flush(self) -> None:
         """The turn is over: hand everything to the kernel, and tell of the ends."""
+        self.looked = False
         streams, self.streams = self.streams, []
         for stream in streams:
             stream.flush()
@@ -165,6 +168,9 @@ class Stream:
         """Whether nothing waits to be read: neither bytes nor the stream's end."""
         if self.disconnected:
             return False
+        outbox = self._outbox
+        if outbox is not None and outbox.looked:
+            return True
         poll = self._poll
         if poll is None:
             poll = self._poll = select.poll()
