@@ -54,8 +54,8 @@ class Mounted:
     def __init__(self) -> None:
         reactor = self.reactor = SelectReactor()
         self.services: list[Service] = []
-        factory = Factory()
-        factory.buildProtocol = self._accepted  # type: ignore[method-assign]
+        factory: Any = Factory()
+        factory.buildProtocol = self._accepted
         service = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.service_port = service.getHost().port
         self.gateway = Gateway(reactor, parse(self._configuration()))
