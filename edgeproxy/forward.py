@@ -25,6 +25,7 @@ _OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te", b"http2-settin
 _AFTER_ORIGIN = (b"", b"/", b"?", b"#")
 #: Naming these in Connection would take the message's frame or address away.
 _FRAME = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_LENGTH = frozenset((b"content-length",))
 
 
 class FieldRules:
@@ -98,11 +99,10 @@ def request_head(
 
 
 def _without_named(lines: list[bytes], options: frozenset[bytes]) -> list[bytes]:
-    for name in options - _OPTIONS:
-        if name in _FRAME:
-            raise malformed("Connection names a field that frames the message.")
-        lines = without(lines, name)
-    return lines
+    named = options - _OPTIONS
+    if not named.isdisjoint(_FRAME):
+        raise malformed("Connection names a field that frames the message.")
+    return without(lines, named)
 
 
 def _from_special(
@@ -205,7 +205,7 @@ def response_lines(
         elif kind is Kind.RATE and not limited:
             lines.append(line)
     if head.status == 204:
-        lines = without(lines, b"content-length")  # RFC 9110 8.6: a 204 has none
+        lines = without(lines, _LENGTH)  # RFC 9110 8.6: a 204 has none
     return lines if rules is None else rules.apply(lines)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: RFC 9110 9.2.2.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 _RETRIES = 2
+_LENGTH = frozenset((b"content-length",))
 _STATUS = {Failure.REFUSED: 502, Failure.RESET: 502, Failure.BROKEN: 502, Failure.TIMEOUT: 504}
 _DETAIL = {
     502: "The service behind this gateway did not answer properly.",
@@ -138,7 +139,7 @@ class Relay:
     def interim(self, exchange: Exchange, head: ResponseHead) -> None:
         exchange.retries = _RETRIES  # something of the answer has been passed on: no more
         # RFC 9110 8.6: an interim answer has no body, so no length either.
-        exchange.inform(head.status, without(head.lines, b"content-length"))
+        exchange.inform(head.status, without(head.lines, _LENGTH))
 
     def answer(
         self,

@@ -30,6 +30,8 @@ _log = Logger()
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]{1,8192})")
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
+_TOO_LITTLE = (b"", b"\r")
 
 
 class State(Enum):
@@ -190,6 +192,7 @@ class Http1Server:
             self.source.resume_reading()
         elif self.state is HEAD:
             self.deadline = self.now() + timeouts.keep_alive
+            self.stream.resume_reading()
             self._work()
 
     def lost(self, clean: bool) -> None:
@@ -219,6 +222,9 @@ class Http1Server:
             if not self._begin_request():
                 break
         self._working = False
+        if self.waiting_to_drain and self.state is HEAD and len(self.buffer) > HIGH_WATER:
+            # A client that asks on but takes no answers: what it says is left to its own side.
+            self.stream.pause_reading()
 
     def _begin_request(self) -> bool:
         """Read one head and hand its exchange over; ``False`` when more bytes are needed."""
@@ -226,13 +232,11 @@ class Http1Server:
         buffer = self.buffer
         try:
             if buffer[:1] == b"\r" and self.requests:
-                if buffer == b"\r":
+                # RFC 9112 2.2: empty lines before a request are ignored, however they arrive
+                buffer = self.buffer = _EMPTY_LINES.sub(b"", buffer, 1)
+                self._seen = 0
+                if buffer in _TOO_LITTLE:
                     return False
-                if buffer[1:2] == b"\n":
-                    # RFC 9112 2.2: one empty line before a request is ignored
-                    buffer = self.buffer = buffer[2:]
-                    if not buffer:
-                        return False
             found = parse_request(
                 buffer, listener.snapshot().request_fields, listener.limits, self._seen
             )
