@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from running_support import RunningGateway, run
+from running_support import Child, Nginx, RunningGateway, accepts, run, wait_for
 
 Start = Callable[..., RunningGateway]
 
@@ -178,3 +180,20 @@ def calling(gateway: RunningGateway, path: str, **options: Any) -> Iterator[Call
         yield callers
     finally:
         callers.stop()
+
+
+def kill_nginx(nginx: Nginx) -> None:
+    """Kill nginx as a crash would: its worker too, which would go on serving without its master."""
+    pid = nginx.child.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for each in (pid, *map(int, children)):
+        os.kill(each, signal.SIGKILL)
+    nginx.child.process.wait()
+    wait_for(lambda: not accepts(nginx.port), what="nginx is gone")
+
+
+def restart_nginx(nginx: Nginx) -> None:
+    """The same nginx again, on the same port."""
+    (nginx.folder / "nginx.pid").unlink(missing_ok=True)
+    nginx.child = Child.start(nginx.child.process.args, nginx.folder / "nginx.out")  # type: ignore[arg-type]
+    wait_for(lambda: accepts(nginx.port), what="nginx is back")
