@@ -157,7 +157,7 @@ def test_commands_and_their_options_exist(place: str, words: list[str]) -> None:
 @pytest.mark.parametrize(("place", "words"), [(p, w) for p, w in COMMANDS if w[0] == "twistd"])
 def test_twistds_options_exist(place: str, words: list[str]) -> None:
     ours = words[words.index("edgeproxy") + 1 :] if "edgeproxy" in words else []
-    known = set(Options().longOpt)
+    known = set(Options().longOpt)  # type: ignore[no-untyped-call]
     for word in ours:
         if word.startswith("--"):
             assert word[2:] in known or f"{word[2:]}=" in known, place
