@@ -10,6 +10,9 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+_log = Logger()
 
 #: Seconds between two sweeps.
 INTERVAL = 0.25
@@ -60,4 +63,9 @@ class Deadlines:
         self.clock.refresh()
         now = self.clock.now()
         for each in [w for w in self.waiting if w.deadline <= now]:
-            each.expired(now)
+            # What another did about its own deadline may have moved this one.
+            if each.deadline <= now:
+                try:
+                    each.expired(now)
+                except Exception:
+                    _log.failure("A deadline failed")  # and the others have to hold all the same

@@ -45,8 +45,8 @@ class DirectEPollReactor(EPollReactor):
         """Look at all events: read first; then answers of services before new requests of
         clients, which so find the connections that have become free."""
         selectables: dict[int, Any] = self._selectables
-        first: list[tuple[Stream, bytes]] = []
-        last: list[tuple[Stream, bytes]] = []
+        first: list[Stream] = []
+        last: list[Stream] = []
         for fd, event in events:
             selectable = selectables.get(fd)
             if selectable is None:
@@ -56,7 +56,8 @@ class DirectEPollReactor(EPollReactor):
                 continue
             data = selectable.read()
             if isinstance(data, bytes):
-                (last if selectable.last else first).append((selectable, data))
+                selectable.arrived = data
+                (last if selectable.last else first).append(selectable)
             elif data is not None:
                 self._disconnectSelectable(selectable, data, True)  # type: ignore[no-untyped-call]
         self._deliver(first)
@@ -68,7 +69,8 @@ class DirectEPollReactor(EPollReactor):
         """Before pooled connections are used for new requests: what has come in on them since
         belongs to nobody's request, and makes them unfit for use. One system call for a turn;
         asking at each use would be one for each request."""
-        for fd, event in self._poller.poll(0, _MOST):
+        events = self._poller.poll(0, _MOST)
+        for fd, event in events:
             stream = selectables.get(fd)
             if not isinstance(stream, Stream) or stream.last:
                 continue  # the next turn finds it again
@@ -77,13 +79,16 @@ class DirectEPollReactor(EPollReactor):
                 continue
             data = stream.read()
             if isinstance(data, bytes):
-                self._deliver([(stream, data)])
+                stream.arrived = data
+                self._deliver([stream])
             elif data is not None:
                 self._disconnectSelectable(stream, data, True)  # type: ignore[no-untyped-call]
-        self.outbox.looked = True
+        # There may be more than were asked for: then each use looks for itself.
+        self.outbox.looked = len(events) < _MOST
 
-    def _deliver(self, received: list[tuple[Stream, bytes]]) -> None:
-        for stream, data in received:
+    def _deliver(self, received: list[Stream]) -> None:
+        for stream in received:
+            data, stream.arrived = stream.arrived, b""
             if stream.disconnected:
                 continue
             try:

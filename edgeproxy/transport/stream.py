@@ -31,8 +31,11 @@ from typing import Any, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+_log = Logger()
 
 #: Bytes held for a slow reader before its producer is paused (behaviour.md: 64 KiB).
 HIGH_WATER = 65536
@@ -67,7 +70,11 @@ class Outbox:
         self.looked = False
         streams, self.streams = self.streams, []
         for stream in streams:
-            stream.flush()
+            try:
+                stream.flush()
+            except BaseException:
+                _log.failure("A stream failed on what was written to it")
+                stream.abort()
         self.open = False
         dropped, self.dropped = self.dropped, []
         for stream, clean in dropped:
@@ -81,7 +88,8 @@ class Stream:
     ``backlog`` is the number of bytes that the kernel was offered and has not taken.
     ``writes`` counts what it has taken something of. ``broken`` tells that a write failed: the
     peer has gone, but what it said before may still be read. ``last`` asks our reactor to look
-    at this stream after all others of a turn.
+    at this stream after all others of a turn; ``arrived`` is what it has read from it and not
+    told the protocol yet.
     """
 
     __slots__ = (
@@ -92,6 +100,7 @@ class Stream:
         "_pending",
         "_poll",
         "_writing",
+        "arrived",
         "backlog",
         "broken",
         "disconnected",
@@ -113,6 +122,7 @@ class Stream:
         self.writes = 0
         self.broken = False
         self.last = False
+        self.arrived = b""
         self.disconnected = False
         self._pending: deque[bytes | memoryview] = deque()
         self.reading = False
@@ -171,6 +181,8 @@ class Stream:
         outbox = self._outbox
         if outbox is not None and outbox.looked:
             return True
+        if self.arrived:
+            return False
         poll = self._poll
         if poll is None:
             poll = self._poll = select.poll()
@@ -194,9 +206,13 @@ class Stream:
 
     def finish(self) -> None:
         """End in order and at once: nothing is held and nothing more is expected to come.
-        ``lost(True)`` follows in a later turn."""
+        ``lost(True)`` follows in a later turn. What the kernel does not take of this turn's
+        writes is held after all; then this is :meth:`close`."""
         if not self.disconnected:
             self.flush()
+            if self.backlog:
+                self.close()
+                return
             self._say_goodbye()
             self._drop(True)
 
@@ -236,6 +252,7 @@ class Stream:
             sent = self._send(data)
             if self.disconnected:
                 return None
+            self.writes += sent > 0 and not self.broken
             self.backlog -= sent
             if sent != len(data):
                 pending[0] = memoryview(data)[sent:]
