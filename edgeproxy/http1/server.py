@@ -408,10 +408,12 @@ class Http1Server:
         self.stream.abort()
 
     def shut(self) -> None:
-        """Drain: an idle connection ends now, another after its answer."""
+        """Drain: an idle connection ends now, another after its answer. It is not idle when its
+        next request has come and waits to be read."""
         self.close_wanted = True
         if self.state is HEAD and not self.buffer:
-            self._close(linger=False)
+            if self.stream.quiet():
+                self._close(linger=False)
         elif self.state is SHAKING:
             self.abort()
 
