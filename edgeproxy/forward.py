@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import malformed
-from edgeproxy.http1.fields import Kind
+from edgeproxy.http1.fields import FOLD, Kind
 from edgeproxy.http1.grammar import RequestHead, ResponseHead, without
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ _LENGTH = frozenset((b"content-length",))
 class FieldRules:
     """Fields set, added and removed on one kind of head, compiled.
 
-    ``drop`` are the names that go, in lower case and with ``-`` for ``_``, since many services
-    cannot tell the two apart; ``lines`` is what is appended, without CRLF.
+    ``drop`` are the names that go, as :data:`~edgeproxy.http1.fields.FOLD` makes them, since many
+    services cannot tell the spellings apart; ``lines`` is what is appended, without CRLF.
     """
 
     __slots__ = ("drop", "lines")
@@ -45,17 +45,13 @@ class FieldRules:
     ) -> None:
         set_, add = list(set_), list(add)
         names = (*(name for name, _ in set_), *remove)
-        self.drop = frozenset(name.lower().replace("_", "-").encode("ascii") for name in names)
+        self.drop = frozenset(name.encode("ascii").translate(FOLD) for name in names)
         self.lines = [f"{name}: {value}".encode("latin-1") for name, value in (*set_, *add)]
 
     def apply(self, lines: list[bytes]) -> list[bytes]:
         drop = self.drop
         if drop:
-            lines = [
-                line
-                for line in lines
-                if line.partition(b":")[0].lower().replace(b"_", b"-") not in drop
-            ]
+            lines = [line for line in lines if line.partition(b":")[0].translate(FOLD) not in drop]
         return lines + self.lines
 
 

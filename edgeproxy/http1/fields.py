@@ -71,18 +71,23 @@ FORWARDING = (
 )
 
 
+#: ``name.translate(FOLD)`` is what servers behind us make of a name that becomes a variable (CGI,
+#: WSGI): all of them write ``-`` and ``_`` alike, some every mark (lighttpd ``.``, too).
+FOLD = bytes(
+    ord(chr(code).lower()) if chr(code).isalnum() else ord("-") for code in range(128)
+) + bytes(range(128, 256))
+
+
 class FieldTable:
     """The fields that matter on one side, by name.
 
     ``kinds`` maps names in lower case; ``fold`` lists those that are also recognised with ``_``
-    written for ``-``, since many servers behind us (CGI, WSGI) cannot tell the two apart.
+    or another mark written for ``-``, see :data:`FOLD`.
     """
 
     def __init__(self, kinds: dict[str, Kind], fold: Iterable[str] = ()) -> None:
         self._names = {name.encode("ascii"): kind for name, kind in kinds.items()}
-        self._folded = {
-            name.replace("-", "_").encode("ascii"): kinds[name] for name in fold if "-" in name
-        }
+        self._folded = {name.encode("ascii"): kinds[name] for name in fold if "-" in name}
         #: Lines met before that are well-formed and mean nothing to us. Clients and services
         #: repeat most of theirs from message to message.
         self.passing: set[bytes] = set()
@@ -96,7 +101,7 @@ class FieldTable:
         lower = name.lower()
         kind = self._names.get(lower)
         if kind is None and self._folded:
-            kind = self._folded.get(lower.replace(b"-", b"_"))
+            kind = self._folded.get(name.translate(FOLD))
         return kind
 
     def read(self, line: bytes) -> tuple[Kind | None, bytes] | None:
@@ -217,20 +222,20 @@ _NOT_IN_TRAILERS = frozenset(
 
 
 class Dropping(Protocol):
-    """Rules of a route that take fields out: ``drop`` are their names, in lower case and with
-    ``-`` for ``_``."""
+    """Rules of a route that take fields out: ``drop`` are their names, as :data:`FOLD` makes
+    them."""
 
     drop: frozenset[bytes]
 
 
 def passing_trailers(lines: list[bytes], table: FieldTable, rules: Dropping | None) -> list[bytes]:
     """The trailer lines that may be passed on: none that could be taken for what the gateway
-    says, or that the route's ``rules`` set or remove, with ``_`` for ``-`` either."""
+    says, or that the route's ``rules`` set or remove, with another mark for ``-`` either."""
     dropped = () if rules is None else rules.drop
     passing = []
     for line in lines:
         name = line.partition(b":")[0]
-        folded = name.lower().replace(b"_", b"-")
+        folded = name.translate(FOLD)
         if folded not in _NOT_IN_TRAILERS and folded not in dropped and table.kind(name) is None:
             passing.append(line)
     return passing

@@ -7,7 +7,7 @@ from itertools import product
 from time import process_time
 
 import pytest
-from wire_support import HOST, OK, connections, get
+from wire_support import HOST, OK, connections, get, standard
 
 from edgeproxy.testing import Ending, MemoryGateway
 from edgeproxy.transport.stream import HIGH_WATER
@@ -106,3 +106,82 @@ def test_what_connection_names_is_taken_out_in_any_case(make: Make) -> None:
     wire.send(OK)
     assert b"ONE:" not in wire.received and b"two:" not in wire.received
     assert b"Three: 3" in wire.received and b"One-more: 4" in wire.received
+
+
+PARAMETERS = standard(
+    routes="""
+    /admin: { to: users, scopes: [admin] }
+    exact:/report;full: { to: users, auth: none }
+    /: { to: users, auth: none }
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin;x", "/admin;x=y/z", "/admin%3bx", "/%61dmin;x", "/admin;", "/admin;;/a"]
+)
+def test_parameters_of_a_path_lead_round_no_route(make: Make, path: str) -> None:
+    """A servlet answers `/admin;x` by what stands at `/admin`."""
+    gateway = make(PARAMETERS)
+    client = gateway.client()
+    client.send(get(path))
+    assert [answer.status for answer in client.answers()] == [400]
+    assert connections(gateway) == 0
+
+
+@pytest.mark.parametrize("path", ["/other;x", "/open/x;y/z;", "/a;b/admin;c", "/report;full"])
+def test_parameters_pass_where_they_lead_nowhere_else(make: Make, path: str) -> None:
+    gateway = make(PARAMETERS)
+    client = gateway.client()
+    client.send(get(path))
+    wire = gateway.service("users").accept()
+    assert wire.received.startswith(f"GET {path} HTTP/1.1\r\n".encode())
+    wire.send(OK)
+    assert [answer.status for answer in client.answers()] == [200]
+
+
+@pytest.mark.parametrize(
+    ("space", "status"), [(" ", 200), ("   ", 200), ("\t", 401), (" \t ", 401), (" \t", 401)]
+)
+def test_a_key_is_found_behind_any_space(make: Make, space: str, status: int) -> None:
+    """Where a credential is voluntary, one that is spelled oddly is none that may be left out,
+    and none that the service may see."""
+    gateway = make(standard(users="", routes="    /any: { to: users, auth: [api_key, anonymous] }"))
+    key = gateway.key("good")
+    client = gateway.client()
+    client.send(get("/any", f"Authorization: bEaReR{space}{key}\r\n".encode()))
+    if status == 200:
+        wire = gateway.service("users").accept()
+        wire.send(OK)
+        assert key.encode() not in wire.received
+        assert b"X-Consumer-Id" in wire.received
+    assert [answer.status for answer in client.answers()] == [status]
+
+
+@pytest.mark.parametrize("value", ["Beareredge_x", "Bearer other", "Basic edge_x", "Bearer"])
+def test_what_is_no_key_of_ours_is_the_services(make: Make, value: str) -> None:
+    gateway = make()
+    client = gateway.client()
+    client.send(get("/open", f"Authorization: {value}\r\n".encode()))
+    wire = gateway.service("users").accept()
+    assert f"Authorization: {value}\r\n".encode() in wire.received
+    wire.send(OK)
+
+
+MARKS = [b"X.Consumer.Id", b"x~consumer!name", b"X|Edge-Token", b"Client.Cert", b"X'Real'IP"]
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_no_mark_stands_for_the_hyphen_of_a_reserved_field(make: Make, name: bytes) -> None:
+    """Some servers make an underscore of every mark (lighttpd, older CGI)."""
+    rules = ", request: { set: { Client-Certificate: none, X-Token: ours } }"
+    gateway = make(standard(users=rules))
+    client = gateway.client()
+    fields = name + b": evil\r\nX.Token: evil\r\nX.Other: fine\r\n"
+    trailers = name + b": evil\r\nX.Token: evil\r\n"
+    body = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    client.send(get("/open", fields, "POST")[:-2] + body)
+    wire = gateway.service("users").accept()
+    wire.send(OK)
+    assert b"evil" not in wire.received
+    assert b"X.Other: fine" in wire.received and b"X-Token: ours" in wire.received
