@@ -13,8 +13,11 @@ ends in :meth:`Exchange.finish`, once, which releases what was taken and writes 
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from enum import Enum
+from functools import lru_cache
 from random import SystemRandom, getrandbits, seed
+from time import time
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.errors import GatewayError, Source, problem, title
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 # Request ids and span ids must differ between processes; they need not be secret.
 seed(SystemRandom().getrandbits(256))
+
+
+@lru_cache(2)
+def _date(unix: int) -> bytes:
+    """A moment as HTTP writes it (RFC 9110 5.6.7)."""
+    return formatdate(unix, usegmt=True).encode("ascii")
 
 
 class Outcome(Enum):
@@ -53,21 +62,19 @@ class Peer:
     and ``sni`` the name asked for, both empty without TLS; ``port`` is the listener's.
     """
 
-    __slots__ = ("address", "host_view", "log", "port", "protocol", "remote_port", "sni", "tls")
+    __slots__ = ("address", "host_view", "log", "port", "remote_port", "sni", "tls")
 
     def __init__(
         self,
         address: str,
         remote_port: int,
         port: int,
-        protocol: str,
         tls: str = "",
         sni: str | None = None,
     ) -> None:
         self.address = address
         self.remote_port = remote_port
         self.port = port
-        self.protocol = protocol
         self.tls = tls
         self.sni = sni
         self.host_view: object = None
@@ -262,6 +269,7 @@ class Exchange:
     def reply(self, status: int, lines: list[bytes], body: bytes) -> None:
         """Give a short answer of our own, whole."""
         payload = b"" if self.method == b"HEAD" else body
+        lines.append(b"Date: " + _date(int(time())))
         self.begin(status, title(status).encode("ascii"), lines, len(payload), payload, True, None)
 
     def close_after(self) -> None:

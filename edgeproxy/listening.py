@@ -67,7 +67,7 @@ class Listening:
         if host.startswith("::ffff:"):
             host = host[7:]
         self.accepted += 1
-        peer = Peer(host, address[1], self.number, "HTTP/1.1")
+        peer = Peer(host, address[1], self.number)
         connection = Http1Server(self.listener, peer)
         if self._context is None:
             connection.stream = Stream(self._reactor, sock, connection)

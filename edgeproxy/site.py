@@ -93,7 +93,12 @@ class SiteExchange(Exchange):
         self.status = status
         request = self.request
         request.setResponseCode(status, reason or title(status).encode("ascii"))
-        request.responseHeaders.removeHeader(b"content-type")
+        # twisted.web's own: the service's pass instead, and what software this is stays hidden.
+        request.defaultContentType = None
+        for name in (b"content-type", b"server"):
+            request.responseHeaders.removeHeader(name)
+        if any(line[:5].lower() == b"date:" for line in lines):
+            request.responseHeaders.removeHeader(b"date")
         for line in (*lines, *self.limit_lines.split(b"\r\n")):
             name, _, value = line.partition(b":")
             if name:
@@ -179,6 +184,5 @@ def _peer(request: Any) -> Peer:
         getattr(client, "host", "") or "unknown",
         getattr(client, "port", 0) or 0,
         getattr(host, "port", 0) or 0,
-        request.clientproto.decode("ascii"),
         tls="TLS" if request.isSecure() else "",
     )

@@ -526,6 +526,7 @@ class Http1Exchange(Exchange):
         connection = self.connection
         self.began = True
         self.status = status
+        self.sent = len(payload)
         if length is None:
             self._frame(lines)
             if payload and self.chunked:
@@ -538,7 +539,6 @@ class Http1Exchange(Exchange):
             lines.append(b"Connection: close")
         elif self.head.minor == b"0":
             lines.append(b"Connection: keep-alive")
-        self.sent = len(payload)
         lines.append(b"")  # so that each line, if there are any, has its CRLF
         connection.stream.write(
             b"HTTP/1.1 %d %b\r\n%b%b\r\n%b"

@@ -54,7 +54,7 @@ def _line(exchange: Exchange, epoch: float) -> str:
         f'{{"time":"{_second(second)}{_MILLISECONDS[int((unix - second) * 1000)]}",'
         f'"id":"{exchange.id.decode()}",'
         f"{peer.log if exchange.client is peer.address and peer.log else _peer(exchange)}"
-        f'"method":"{exchange.method.decode()}","host":"{exchange.host}",'
+        f'"protocol":"HTTP/1.{head.minor.decode()}","method":"{exchange.method.decode()}","host":"{exchange.host}",'
         f'"path":"{path.decode() if path is not None else _escaped(_raw_path(head))}",'
         f'"route":{_NONE if route is None else route.log},'
         f'"principal":{_NONE if principal is None else _principal(principal.id)},'
@@ -174,7 +174,7 @@ def _peer(exchange: Exchange) -> str:
     if client is not peer.address:
         who += f'"peer":"{peer.address}",'
     name = json.dumps(peer.sni or "")
-    log = f'{who}"tls":"{peer.tls}","sni":{name},"protocol":"{peer.protocol}",'
+    log = f'{who}"tls":"{peer.tls}","sni":{name},'
     if client is peer.address:
         peer.log = log
     return log

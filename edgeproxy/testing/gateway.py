@@ -186,9 +186,7 @@ class MemoryGateway:
     def _memory_client(self, address: str, name: str | None, plain: bool) -> Wire:
         wire = MemoryWire(self.reactor, self.way)
         listening = self.gateway.listeners[1 if plain else 0]
-        protocol = Http1Server(
-            listening.listener, Peer(address, 50000, listening.number, "HTTP/1.1")
-        )
+        protocol = Http1Server(listening.listener, Peer(address, 50000, listening.number))
         secure = ("", None) if plain else ("TLSv1.3", name)
         self.peers[id(protocol.peer)] = wire
         protocol.stream = MemoryStream(self.reactor, wire, protocol, secure)
