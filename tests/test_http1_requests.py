@@ -216,7 +216,8 @@ def test_what_we_write_we_read(
 
 _CHUNK_BITS = st.sampled_from(
     [b"\r\n", b"\r", b"\n", b"0", b"1", b"3", b"a", b"F", b"abc", b";", b"=", b" ", b"\t", b"x",
-     b"0\r\n\r\n", b"3\r\nabc\r\n", b"A: b\r\n", b"\0", b"\x80", b"-", b"+", b"0x"]
+     b"0\r\n\r\n", b"3\r\nabc\r\n", b"A: b\r\n", b"\0", b"\x80", b"-", b"+", b"0x",
+     b"3\r\nabcde", b"1\r\na\n\r"]
 )  # fmt: skip
 
 

@@ -223,6 +223,16 @@ def test_continue_is_not_said_when_the_body_comes_unasked(make: Make) -> None:
     assert [each.status for each in client.answers("POST")] == [200]
 
 
+def test_continue_is_not_said_when_some_of_the_body_came_unasked(make: Make) -> None:
+    gateway = make()
+    client = gateway.client()
+    client.send(get("/open", b"Content-Length: 4\r\nExpect: 100-continue\r\n", "POST") + b"bo",
+                apart=False)  # fmt: skip
+    client.send(b"dy")
+    gateway.service("users").accept().send(OK)
+    assert [each.status for each in client.answers("POST")] == [200]
+
+
 def test_continue_is_not_said_to_http_1_0(make: Make) -> None:
     """RFC 9110 10.1.1: the expectation of an HTTP/1.0 client is ignored."""
     gateway = make()
