@@ -80,7 +80,8 @@ class Pool(Generic[C, W]):
         if connection is not None and connection in self.idle:
             self.idle.remove(connection)
         self.open -= 1
-        return self.waiting.popleft() if self.waiting else None
+        # One that was closed to make room for another has left no room behind.
+        return self.waiting.popleft() if self.waiting and self.open < self.cap else None
 
     def leave(self, who: W) -> None:
         """Wait no longer."""
