@@ -112,7 +112,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.next_connects(self.pool.gone(connection))
 
     def next_connects(self, who: str | None) -> None:
-        if self.waiting:
+        live = len(self.idle) + len(self.busy) + len(self.closing) + self.connecting
+        if self.waiting and live < self.pool.cap:
             assert who == self.waiting.pop(0)
             self.pool.open += 1  # as the target does before it connects
             self.connecting += 1
