@@ -34,7 +34,7 @@ def agree(mine: list[Message], theirs: list[Message], who: str) -> None:
         assert folded(one.fields) == folded(other.fields), who
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=2).map(b"".join))
 def test_whatever_we_accept_others_read_the_same(data: bytes) -> None:
     """A request that two parties read differently is what smuggling is made of."""
@@ -221,7 +221,7 @@ _CHUNK_BITS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.lists(_CHUNK_BITS, max_size=12).map(b"".join), st.lists(st.integers(1, 5), max_size=60))
 def test_chunks_in_any_pieces_give_the_same(data: bytes, sizes: list[int]) -> None:
     whole = fed(data, [])
@@ -236,7 +236,7 @@ def test_chunks_in_any_pieces_give_the_same(data: bytes, sizes: list[int]) -> No
         assert single == whole
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.lists(_CHUNK_BITS, max_size=12).map(b"".join))
 def test_chunks_that_we_take_others_read_the_same(body: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

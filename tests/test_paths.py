@@ -39,7 +39,7 @@ def accepted(raw: bytes) -> Path:
         raise
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(PATHS)
 @example(b"/open/%2e%2e/admin")
 @example(b"/open%2f..%2fadmin")
@@ -126,7 +126,7 @@ def _head() -> RequestHead:
     return found[0]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(PATHS, st.sets(st.sampled_from(PLACES), min_size=1))
 def test_what_the_service_decodes_lies_under_the_chosen_route(
     raw: bytes, places: set[bytes]
@@ -149,7 +149,7 @@ def test_what_the_service_decodes_lies_under_the_chosen_route(
     assert chosen == max(under, key=len, default=b"")
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(PATHS, st.integers(1, 6))
 def test_what_is_left_after_stripping(raw: bytes, depth: int) -> None:
     """The rest decodes to what stands below the prefix, whatever the spelling."""

@@ -97,7 +97,7 @@ def order(rule: Rule[int]) -> tuple[object, ...]:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     rules(),
     st.sampled_from(ASKED),

@@ -615,3 +615,14 @@ def test_an_error_of_our_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> Non
     assert b"NoneType" not in client.received
     client.send(get("/nothing"))
     assert statuses(client) == [500, 404]
+
+
+def test_the_cap_holds_while_an_old_connection_makes_room(make: Make) -> None:
+    gateway = make(FEW)
+    warm(gateway, 2)
+    gateway.wait(5)
+    posting = [gateway.client() for _ in range(4)]
+    for client in posting:
+        client.send(post(b"body"))
+    live = [w for w in gateway.service("users").connections if w.ending is Ending.OPEN]
+    assert len(live) == 2

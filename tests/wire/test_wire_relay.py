@@ -534,6 +534,14 @@ def test_forwarded_by_configuration(make: Make) -> None:
     assert b'Forwarded: for="[2001:db8::1]";host="api.example.com";proto=https' in sent
 
 
+@pytest.mark.xfail(strict=True, reason="only X-Forwarded-For is read, whichever family is chosen")
+def test_a_trusted_proxy_that_speaks_forwarded(make: Make) -> None:
+    gateway = make(standard(top="trusted_proxies: 192.0.2.0/24\nforwarded: forwarded"))
+    _, service = talk(gateway, get(fields=b"Forwarded: for=203.0.113.9;proto=http\r\n"))
+    assert gateway.finished[0].client == "203.0.113.9"
+    assert b"for=203.0.113.9" in service.received
+
+
 def test_a_trace_is_continued(make: Make) -> None:
     trace = b"0af7651916cd43dd8448eb211c80319c"
     field = b"traceparent: 00-" + trace + b"-b7ad6b7169203331-00\r\ntracestate: a=b\r\n"
