@@ -35,7 +35,7 @@ from edgeproxy.reloading import Reloader, StagedFolder
 from edgeproxy.resource import ReverseProxyResource
 from edgeproxy.signals import Signals
 from edgeproxy.snapshot import Snapshot, compile_limits, compile_router
-from edgeproxy.starting import StartError, bind_all, check_folder, no_certificate
+from edgeproxy.starting import StartError, allow_descriptors, bind_all, check_folder, no_certificate
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.upstream.fleet import Fleet
@@ -97,6 +97,7 @@ class Gateway(Service):
         :raises StartError: with a line for each reason.
         """
         config = self.config
+        allow_descriptors(self.reactor, config)
         if sockets is None:
             sockets = bind_all(config)
         check_folder(config.certs.folder)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import Logger
 
 from edgeproxy.certs.scan import Problem
 from edgeproxy.config import Config
 from edgeproxy.transport.port import PortError, bind
+
+_log = Logger()
+
+#: Descriptors for what is neither a client's nor a service's connection: files, the log, threads.
+_OTHERS = 64
 
 
 class StartError(Exception):
@@ -69,3 +79,32 @@ def no_certificate(folder: Path, problems: Iterable[Problem]) -> StartError:
         "or make a development certificate with `edgeproxy init`"
         + "".join(f"\n{folder / each.file}: {each.message}" for each in problems)
     )
+
+
+def allow_descriptors(reactor: Any, config: Config) -> None:
+    """Let the process open as many files as the system lets it.
+
+    Shells and systemd begin with 1,024, for the sake of `select`; a thousand clients that say
+    nothing would leave no descriptor for connections to services. Servers written in Go, and
+    HAProxy, do the same.
+    """
+    targets = sum(len(each.targets) * each.connections for each in config.upstreams.values())
+    listeners = 1 if config.listen.http is None else 2
+    needed = config.listen.connections * listeners + targets + _OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if isinstance(reactor, SelectReactor):
+        hard = soft  # it cannot watch a descriptor beyond
+    elif soft < needed:
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):
+            pass  # macOS has a lower bound of its own
+    if soft < needed:
+        _log.warn(
+            "{soft} files may be open, all connections that the configuration allows need "
+            "{needed}; raise `ulimit -n` (systemd: LimitNOFILE=)",
+            soft=soft,
+            needed=needed,
+        )
