@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from edgeproxy.errors import malformed
 
 #: Paths with nothing to decode and nothing to doubt: nearly all of them.
-_CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@\-]++)*+/?\Z")
+_CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,=:@\-]++)*/?\Z")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
 #: Dot segments, and those that become dots or nothing in servlets, which cut from ``;`` on.

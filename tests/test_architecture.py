@@ -10,6 +10,7 @@ Imports go one way, P <- T <- A.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -64,6 +65,8 @@ ROOMS = {
     "edgeproxy.listening": "T",
     "edgeproxy.snapshot": "T",
     "edgeproxy.changes": "T",
+    "edgeproxy.slices": "T",
+    "edgeproxy.upkeep": "T",
     "edgeproxy.service": "A",
     "edgeproxy.starting": "A",
     "edgeproxy.reloading": "A",
@@ -363,3 +366,14 @@ def test_each_module_has_its_test(name: str) -> None:
 def test_the_list_names_modules_that_are_there() -> None:
     for pattern in (*ROOMS, *TESTED_IN, *EXCEPTED, *PRIVATE_BINDING):
         assert any(fnmatchcase(name, pattern) for name in modules()), f"{pattern} names nothing"
+
+
+def test_no_expression_repeats_a_group_possessively() -> None:
+    """CPython before 3.11.5 (Debian 12 has 3.11.2) loses its place in one: see http1/grammar."""
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / "edgeproxy").rglob("*.py"))
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"\)[*+?]\+|\(\?>", line)
+    ]
+    assert found == []

@@ -1,7 +1,9 @@
 """The grammar of HTTP/1.1 heads (RFC 9112), both roles: bytes in, a head or a refusal out.
 
-A head is split at CRLF, and each line must match an expression with possessive quantifiers, so
-that nothing backtracks, or have matched it before. Whatever the expressions do not know is
+A head is split at CRLF, and each line must match an expression that cannot backtrack, or have
+matched it before. (Possessive quantifiers stand on single sets of characters only: on groups
+CPython before 3.11.5 does not restore the position when the group fails half-way, gh-106052, and
+then "/.." would be a clean path.) Whatever the expressions do not know is
 refused: bare LF, bare CR, NUL, obsolete folding, a space before the colon or before the first
 field, an empty name. What passes is kept as the lines that came, and passed on as they are.
 """
@@ -17,15 +19,15 @@ from edgeproxy.errors import malformed
 from edgeproxy.http1.fields import FieldTable, Kind
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_LINES = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_LINES = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*)\r\n"
 
 #: A path in the one form that :mod:`edgeproxy.paths` explains, as nearly all are sent.
-_CLEAN = rb"(?:/(?!\.{1,2}[/? ])[A-Za-z0-9._~!$&'()*+,=:@\-]++)*+/?"
-_TARGET = rb"(?:(/(?=[ ?])|(?=/[^ ?])" + _CLEAN + rb")(\?[\x21-\x7e]*+)?+ |([\x21-\x7e]++) )"
+_CLEAN = rb"(?:/(?!\.{1,2}[/? ])[A-Za-z0-9._~!$&'()*+,=:@\-]++)*/?"
+_TARGET = rb"(?:(/(?=[ ?])|(?=/[^ ?])" + _CLEAN + rb")(\?[\x21-\x7e]*+)? |([\x21-\x7e]++) )"
 # CONNECT makes a tunnel of a connection for whoever takes it up: whatever its target looks like,
 # no service may see one.
 _REQUEST_LINE = re.compile(rb"(?!CONNECT )(" + _TOKEN + rb") " + _TARGET + rb"HTTP/1\.([01])\Z")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?+\Z")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?\Z")
 _TRAILERS = re.compile(_LINES)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")

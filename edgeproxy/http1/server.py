@@ -30,7 +30,7 @@ _log = Logger()
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]{1,8192})")
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _TOO_LITTLE = (b"", b"\r")
 
 
