@@ -132,6 +132,8 @@ class ReverseProxyResource(Resource):
             windows = self._address_limits(exchange, route) if route.address_limits else None
             if not route.open:
                 self._identify(exchange, route, snapshot, windows)
+            elif exchange.head.keys or snapshot.key_parameter is not None:
+                _withhold(exchange, snapshot.key_parameter)
             if route.limits or windows:
                 self._limits(exchange, route, windows)
             length = exchange.head.length
@@ -331,6 +333,8 @@ def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange
 
 _PARAMETERS = re.compile(rb";[^/]*+")
 _API_KEY = Kind.API_KEY
+#: A key of ours in either field, whether it is valid or not.
+_OURS = re.compile(rb"(?:bearer[ \t]+)?edge_", re.IGNORECASE)
 _INVALID = b'Bearer error="invalid_token"'
 _SCOPE = b'Bearer error="insufficient_scope"'
 
@@ -403,6 +407,17 @@ def _credential(exchange: Exchange, parameter: bytes | None) -> bytes | None:
     if parameter is not None and exchange.query:
         found = _query_credential(exchange, parameter, found)
     return found
+
+
+def _withhold(exchange: Exchange, parameter: bytes | None) -> None:
+    """On an open route nobody is asked for a key; one that comes along all the same is none of
+    the service's business, which could use it in the caller's place."""
+    head = exchange.head
+    head.keys = tuple(each for each in head.keys if not _OURS.match(each[1]))
+    if parameter is not None and exchange.query:
+        parts = exchange.query[1:].split(b"&")
+        kept = [part for part in parts if part.partition(b"=")[0] != parameter]
+        exchange.query = b"?" + b"&".join(kept) if kept else b""
 
 
 def _query_credential(exchange: Exchange, parameter: bytes, found: bytes | None) -> bytes | None:

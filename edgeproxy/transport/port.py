@@ -153,7 +153,13 @@ class Port:
                 continue  # the peer was gone before we took it (ECONNABORTED and the like)
             sock.setblocking(False)
             self.open += 1
-            self._accept(sock, address)
+            try:
+                self._accept(sock, address)
+            except Exception:
+                # The reactor would stop listening for good.
+                _log.failure("A connection could not be taken")
+                sock.close()
+                self.open -= 1
 
     def _quiet(self) -> None:
         if self._listening:

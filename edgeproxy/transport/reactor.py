@@ -59,7 +59,7 @@ class DirectEPollReactor(EPollReactor):
                 selectable.arrived = data
                 (last if selectable.last else first).append(selectable)
             elif data is not None:
-                self._disconnectSelectable(selectable, data, True)  # type: ignore[no-untyped-call]
+                self._disconnect(selectable, data)
         self._deliver(first)
         if last:
             self._look_again(selectables)
@@ -82,7 +82,7 @@ class DirectEPollReactor(EPollReactor):
                 stream.arrived = data
                 self._deliver([stream])
             elif data is not None:
-                self._disconnectSelectable(stream, data, True)  # type: ignore[no-untyped-call]
+                self._disconnect(stream, data)
         # There may be more than were asked for: then each use looks for itself.
         self.outbox.looked = len(events) < _MOST
 
@@ -95,7 +95,14 @@ class DirectEPollReactor(EPollReactor):
                 stream.protocol.received(data)
             except BaseException as error:
                 _log.failure("A protocol failed on what it was given")
-                self._disconnectSelectable(stream, error, True)  # type: ignore[no-untyped-call]
+                self._disconnect(stream, error)
+
+    def _disconnect(self, stream: Stream, why: BaseException) -> None:
+        """A stream has ended; what its protocol makes of that must not cost the others theirs."""
+        try:
+            self._disconnectSelectable(stream, why, True)  # type: ignore[no-untyped-call]
+        except Exception:
+            _log.failure("A protocol failed on the end of its stream")
 
     doIteration = doPoll
 
