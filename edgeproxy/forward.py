@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import malformed
@@ -136,30 +136,94 @@ def forwarded_lines(peer: Peer, host: bytes, style: str) -> bytes:
 
 
 def trusted_chain(
-    head: RequestHead, peer: Peer, trusted: Sequence[IPv4Network | IPv6Network]
+    head: RequestHead,
+    peer: Peer,
+    trusted: Sequence[IPv4Network | IPv6Network],
+    style: str,
 ) -> tuple[str, list[bytes]]:
     """The client behind trusted proxies, and the chain to pass on: read from the right, the
-    first address that is not trusted is the client; what stands before it is hearsay."""
-    chain = [
-        part.strip(b" \t")
-        for kind, line in head.special
-        if kind is Kind.FORWARDED and line[:16].lower() == b"x-forwarded-for:"
-        for part in line.partition(b":")[2].split(b",")
-    ]
+    first address that is not trusted is the client; what stands before it is hearsay.
+
+    ``style`` says which family is believed: ``x-forwarded`` or ``forwarded`` (RFC 7239).
+    """
+    if style == "forwarded":
+        pairs = _forwarded_pairs(head)
+        chain = [value for name, value in pairs if name == b"for"]
+    else:
+        chain = _forwarding(head, b"x-forwarded-for").split(b",")
     client = peer.address
     kept = [peer.address.encode("ascii")]
-    for part in reversed(chain):
-        if not is_trusted(client, trusted):
+    for node in reversed(chain):
+        address = _node_address(node.strip(b" \t")) if is_trusted(client, trusted) else None
+        if address is None:
             break
-        try:
-            address = ip_address(part.decode("ascii").strip("[]"))
-        except ValueError:
-            break
-        if isinstance(address, IPv6Address) and address.scope_id is not None:
-            break  # names an interface of another machine, in any characters
-        client = str(address)
+        client = address
         kept.append(client.encode("ascii"))
     return client, kept[::-1]
+
+
+def _forwarding(head: RequestHead, name: bytes) -> bytes:
+    """The values of a forwarding field, joined (RFC 9110 5.3)."""
+    prefix = name + b":"
+    size = len(prefix)
+    return b",".join(
+        line[size:].strip(b" \t")
+        for kind, line in head.special
+        if kind is Kind.FORWARDED and line[:size].lower() == prefix
+    )
+
+
+#: One parameter of Forwarded (RFC 7239 4), its value a token or a quoted string without escapes.
+_PAIR = re.compile(rb"(?:\A|[;,])[ \t]*([A-Za-z]+)=(?:\"([^\"\\]*)\"|([^\";, \t]+))")
+#: An address in a chain, with brackets or a port (RFC 7239 6).
+_NODE = re.compile(
+    rb"\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?\Z|([0-9.]+)(?::[0-9]+)?\Z|([0-9A-Fa-f:.]+)\Z"
+)
+
+
+def _forwarded_pairs(head: RequestHead) -> list[tuple[bytes, bytes]]:
+    """The parameters of Forwarded, names in lower case, in their order."""
+    found = _PAIR.findall(_forwarding(head, b"forwarded"))
+    return [(name.lower(), quoted or token) for name, quoted, token in found]
+
+
+def _node_address(node: bytes) -> str | None:
+    """The address of a node of a chain; ``None`` for one that hides it, or is none."""
+    match = _NODE.match(node)
+    if match is None:
+        return None
+    try:
+        return str(ip_address((match[1] or match[2] or match[3]).decode("ascii")))
+    except ValueError:
+        return None
+
+
+def vouched_lines(
+    head: RequestHead,
+    peer: Peer,
+    trusted: Sequence[IPv4Network | IPv6Network],
+    style: str,
+    own: bytes,
+) -> bytes:
+    """Forwarding fields behind a trusted proxy: its word is passed on, our peer added.
+
+    ``own`` are the fields for a peer that nobody vouches for; what the proxy did not say is
+    taken from them.
+    """
+    chain = trusted_chain(head, peer, trusted, style)[1]
+    if style == "forwarded":
+        said = dict(_forwarded_pairs(head))  # of several elements the nearest proxy's
+        host = said.get(b"host") or own.partition(b'host="')[2].partition(b'"')[0]
+        proto = said.get(b"proto") or peer.scheme.encode("ascii")
+        nodes = [b'for="[%b]"' % node if b":" in node else b"for=" + node for node in chain]
+        nodes[0] += b';host="%b";proto=%b' % (host, proto)
+        return b"Forwarded: %b\r\n" % b", ".join(nodes)
+    lines = [b"X-Forwarded-For: " + b", ".join(chain)]
+    for line in own.split(b"\r\n")[1:-1]:
+        name, _, value = line.partition(b": ")
+        said_once = _forwarding(head, name.lower())
+        lines.append(name + b": " + (said_once if said_once and b"," not in said_once else value))
+    return b"\r\n".join(lines) + b"\r\n"
 
 
 def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bool:
@@ -168,17 +232,6 @@ def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bo
     except ValueError:
         return False
     return any(ip in network for network in trusted)
-
-
-def forwarded_value(head: RequestHead, name: bytes) -> bytes | None:
-    """The value of a forwarding field, if it came exactly once."""
-    prefix = name + b":"
-    values = [
-        line[len(prefix) :].strip(b" \t")
-        for kind, line in head.special
-        if kind is Kind.FORWARDED and line[: len(prefix)].lower() == prefix
-    ]
-    return values[0] if len(values) == 1 else None
 
 
 def response_lines(

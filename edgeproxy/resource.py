@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Exchange
-from edgeproxy.forward import forwarded_lines, forwarded_value, is_trusted, trusted_chain
+from edgeproxy.forward import forwarded_lines, is_trusted, trusted_chain, vouched_lines
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.identity.keyindex import KeyIndex
@@ -303,7 +303,11 @@ class ReverseProxyResource(Resource):
             return
         forwarded = view.forwarded
         if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
-            forwarded = _vouched(exchange, view, snapshot)
+            forwarded = vouched_lines(
+                exchange.head, exchange.peer, snapshot.trusted, snapshot.forwarded, forwarded
+            ) + b"".join(
+                [line + b"\r\n" for kind, line in exchange.head.special if kind is Kind.VIA]
+            )
         self._relay.start(exchange, route, upstream, route.host_line or view.host_line, forwarded)
 
 
@@ -350,7 +354,9 @@ def _believe(exchange: Exchange, snapshot: Snapshot) -> None:
     """Behind a trusted proxy the caller is who the proxy says, and the request's id its own."""
     if not is_trusted(exchange.peer.address, snapshot.trusted):
         return
-    exchange.client = trusted_chain(exchange.head, exchange.peer, snapshot.trusted)[0]
+    exchange.client = trusted_chain(
+        exchange.head, exchange.peer, snapshot.trusted, snapshot.forwarded
+    )[0]
     sent = [line for kind, line in exchange.head.special if kind is Kind.REQUEST_ID]
     if len(sent) == 1:
         value = sent[0].partition(b":")[2].strip(b" \t")
@@ -466,19 +472,3 @@ def _unclear(exchange: Exchange, head: RequestHead) -> tuple[bytes, bool]:
     exchange.path = path
     exchange.query = mark + query
     return raw, absolute
-
-
-def _vouched(exchange: Exchange, view: HostView, snapshot: Snapshot) -> bytes:
-    """Forwarding fields behind a trusted proxy: its word is passed on, ours added."""
-    head, peer = exchange.head, exchange.peer
-    _, chain = trusted_chain(head, peer, snapshot.trusted)
-    via = b"".join([line + b"\r\n" for kind, line in head.special if kind is Kind.VIA])
-    if snapshot.forwarded == "forwarded":
-        nodes = [b'for="[%b]"' % node if b":" in node else b"for=" + node for node in chain]
-        proto = forwarded_value(head, b"x-forwarded-proto") or peer.scheme.encode("ascii")
-        return b"Forwarded: %b;proto=%b\r\n%b" % (b", ".join(nodes), proto, via)
-    lines = [b"X-Forwarded-For: " + b", ".join(chain)]
-    own = dict(line.partition(b": ")[::2] for line in view.forwarded.split(b"\r\n") if line)
-    for name in (b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port"):
-        lines.append(name + b": " + (forwarded_value(head, name.lower()) or own[name]))
-    return b"\r\n".join(lines) + b"\r\n" + via

@@ -534,12 +534,26 @@ def test_forwarded_by_configuration(make: Make) -> None:
     assert b'Forwarded: for="[2001:db8::1]";host="api.example.com";proto=https' in sent
 
 
-@pytest.mark.xfail(strict=True, reason="only X-Forwarded-For is read, whichever family is chosen")
 def test_a_trusted_proxy_that_speaks_forwarded(make: Make) -> None:
     gateway = make(standard(top="trusted_proxies: 192.0.2.0/24\nforwarded: forwarded"))
     _, service = talk(gateway, get(fields=b"Forwarded: for=203.0.113.9;proto=http\r\n"))
     assert gateway.finished[0].client == "203.0.113.9"
-    assert b"for=203.0.113.9" in service.received
+    sent = lines(service.received)
+    assert b'Forwarded: for=203.0.113.9;host="api.example.com";proto=http, for=192.0.2.1' in sent
+
+
+@pytest.mark.parametrize(("said", "client"), [
+    (b'for="[2001:db8::9]:4711"', "2001:db8::9"),
+    (b"for=203.0.113.9:80;by=x, FOR=192.0.2.7", "203.0.113.9"),
+    (b"for=unknown", "192.0.2.1"),
+    (b"for=_hidden, for=192.0.2.7", "192.0.2.7"),
+    (b'for="a\\"b"', "192.0.2.1"),
+    (b"nonsense", "192.0.2.1"),
+])  # fmt: skip
+def test_who_is_forwarded_for(make: Make, said: bytes, client: str) -> None:
+    gateway = make(standard(top="trusted_proxies: 192.0.2.0/24\nforwarded: forwarded"))
+    talk(gateway, get(fields=b"Forwarded: " + said + b"\r\n"))
+    assert gateway.finished[0].client == client
 
 
 def test_a_trace_is_continued(make: Make) -> None:
