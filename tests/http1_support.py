@@ -21,6 +21,9 @@ from edgeproxy.http1.grammar import HeadLimits, parse_request
 TABLE = request_fields()
 LIMITS = HeadLimits()
 
+#: Beginnings of lines that frame a message.
+FRAMING = (b"content-length:", b"transfer-encoding:")
+
 Fields = list[tuple[bytes, bytes]]
 
 
@@ -53,6 +56,8 @@ def ours(data: bytes) -> list[Message] | None:
                 return None
             if rest is None:
                 return None
+            if any(line.lower().startswith(FRAMING) for line in decoder.trailers):
+                return None  # h11 refuses framing fields there; we let no such trailer pass
             data = rest
         fields = head.fields
         if not any(name.lower() == b"host" for name, _ in fields):

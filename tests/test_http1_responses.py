@@ -15,6 +15,8 @@ from edgeproxy.http1.framing import Chunked, Decoder, Length, UntilClose
 from edgeproxy.http1.grammar import parse_response
 
 TABLE = response_fields()
+#: Beginnings of lines that frame a message.
+FRAMING = (b"content-length:", b"transfer-encoding:")
 
 _BITS = st.sampled_from([
     b"HTTP/1.1", b"HTTP/1.0", b" ", b"200", b"404", b"204", b"OK", b"\r\n", b"\n", b"\r",
@@ -63,6 +65,8 @@ def ours(data: bytes) -> tuple[int, bytes, bytes] | None:
         body, rest = decoder.feed(data[taken:])
     except ValueError:
         return None
+    if any(line.lower().startswith(FRAMING) for line in decoder.trailers):
+        return None  # h11 refuses framing fields there; we let no such trailer pass
     return None if rest is None else (head.status, body, rest)
 
 
