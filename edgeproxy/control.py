@@ -74,6 +74,7 @@ def _drain(gateway: Gateway) -> dict[str, Any]:
 
 
 def _counters(gateway: Gateway) -> dict[str, Any]:
+    gateway.log.flush()
     return {"ok": True, "counters": gateway.counters.as_dict()}
 
 

@@ -139,18 +139,19 @@ class AccessLog:
         return os.open(self._destination, flags, 0o640)
 
     def _record(self, exchange: Exchange) -> None:
-        self._count(exchange)
         exchange.duration = self._now() - exchange.started
         self._ended.append(exchange)
         if len(self._ended) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected."""
+        """Count and write what was collected."""
         ended = self._ended
         if not ended:
             return
         epoch = self._clock.epoch
+        for exchange in ended:
+            self._count(exchange)
         data = "".join([_line(exchange, epoch) for exchange in ended]).encode("ascii")
         count = len(ended)
         ended.clear()

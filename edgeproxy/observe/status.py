@@ -14,6 +14,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
     """What `edgeproxy status --json` prints. Times in seconds, certificates' in RFC 3339."""
     config = gateway.config
     last = gateway.reloader.last
+    gateway.log.flush()  # counts what has ended
     return {
         "version": version("edgeproxy"),
         "pid": os.getpid(),
