@@ -21,9 +21,8 @@ from edgeproxy.http1.fields import FieldTable, Kind
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _LINES = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*)\r\n"
 
-#: A path in the one form that :mod:`edgeproxy.paths` explains, as nearly all are sent.
-_CLEAN = rb"(?:/(?!\.{1,2}[/? ])[A-Za-z0-9._~!$&'()*+,=:@\-]++)*/?"
-_TARGET = rb"(?:(/(?=[ ?])|(?=/[^ ?])" + _CLEAN + rb")(\?[\x21-\x7e]*+)? |([\x21-\x7e]++) )"
+#: A path of plain characters, which nearly all have, and its query; or any other target.
+_TARGET = rb"(?:(/[A-Za-z0-9._~!$&'()*+,=:@/\-]*+)(\?[\x21-\x7e]*+)? |([\x21-\x7e]++) )"
 # CONNECT makes a tunnel of a connection for whoever takes it up: whatever its target looks like,
 # no service may see one.
 _REQUEST_LINE = re.compile(rb"(?!CONNECT )(" + _TOKEN + rb") " + _TARGET + rb"HTTP/1\.([01])\Z")
@@ -145,6 +144,10 @@ def parse_request(
     if match is None or end + 4 > limits.size or len(lines) - 1 > limits.fields:
         _refuse_head(lines, end, limits)
     method, path, query, target, minor = match.groups()
+    if path is not None and (b"/." in path or b"//" in path):
+        # Perhaps not in the one form that edgeproxy.paths explains: to be looked at again.
+        target = path + (query or b"")
+        path = query = None
     del lines[0]
     head = RequestHead(method, path, query or b"", target, minor, lines)
     if end > limits.target:
