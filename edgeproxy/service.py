@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Generator, Iterator
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
@@ -26,18 +27,21 @@ from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
+from edgeproxy.limits.table import LimitTable
 from edgeproxy.listening import Listening
 from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
 from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
-from edgeproxy.reloading import Reloader, StagedFolder
+from edgeproxy.reloading import Reloader, Staged
 from edgeproxy.resource import ReverseProxyResource
 from edgeproxy.signals import Signals
+from edgeproxy.slices import in_slices
 from edgeproxy.snapshot import Snapshot, compile_limits, compile_router
 from edgeproxy.starting import StartError, allow_descriptors, bind_all, check_folder, no_certificate
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
+from edgeproxy.upkeep import Upkeep
 from edgeproxy.upstream.fleet import Fleet
 
 _log = Logger()
@@ -72,6 +76,8 @@ class Gateway(Service):
         self.counters = Counters()
         self.log = AccessLog(reactor, self.clock, self.counters, config.access_log)
         self.tls = ServerTLS(NameMap((), None, _now()))
+        self._tls_work: Deferred[None] = succeed(None)
+        self._upkeep = Upkeep(self.tls, self._tables, self.clock.now())
         self.listeners: list[Listening] = []
         self.problems: tuple[Problem, ...] = ()
         self.draining: Deferred[None] | None = None
@@ -146,7 +152,16 @@ class Gateway(Service):
 
     def _certificates_changed(self, names: NameMap, problems: tuple[Problem, ...]) -> None:
         self.problems = problems
-        self.tls.swap(names)
+        if self.running:
+            self._change_tls(self.tls.steps(names))
+        else:
+            self.tls.swap(names)
+
+    def _change_tls(self, work: Generator[None, None, None]) -> None:
+        """Thousands of certificates take a second: in slices. What comes later replaces it."""
+        self._tls_work.cancel()
+        self._tls_work = in_slices(self.reactor, work)
+        self._tls_work.addErrback(_not_changed)
 
     def build(self, config: Config) -> Built:
         """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread."""
@@ -157,22 +172,28 @@ class Gateway(Service):
         )
         return Built(config, snapshot, targets)
 
-    def use(self, built: Built, keys: KeyStore | None, folder: StagedFolder | None) -> None:
-        """Put a configuration into force, with a key store and a folder of certificates where
-        it names others. Cannot fail."""
+    def use(self, built: Built, staged: Staged) -> None:
+        """Put a configuration into force, with what was read for it. Cannot fail."""
         before = set(self.open_routes())
+        old = self.resource.snapshot
+        self._upkeep.let_go(old, [*old.config.routes, *old.router.ordered])
         self.config = built.config
         self.resource.snapshot = built.snapshot
         self.fleet.use(dict(built.snapshot.upstreams), built.targets)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
-        if keys is not None:
+        if staged.keys is not None:
             self.keys.stop()
-            self.keys = keys
-        if folder is not None:
+            in_slices(self.reactor, self.keys.index.release())
+            self.keys = staged.keys
+        if staged.folder is not None and staged.tls is not None:
             self.folder.stop()
-            self.folder = folder.folder
-            folder.adopt(self._certificates_changed)
+            self.folder = staged.folder.folder
+            self.problems = self.folder.problems
+            work = self.tls.use(staged.tls)
+            next(work, None)  # the first step changes over
+            self._change_tls(work)
+            staged.folder.adopt(self._certificates_changed)
         for listening in self.listeners:
             listening.listener.timeouts = _timeouts(built.config)
             listening.listener.limits = _head_limits(built.config)
@@ -181,6 +202,9 @@ class Gateway(Service):
     def _limits(self) -> Any:
         resource = getattr(self, "resource", None)
         return {} if resource is None else resource.snapshot.limits
+
+    def _tables(self) -> Iterator[LimitTable]:
+        return (limit.table for limit in self.snapshot().limits.values())
 
     def snapshot(self) -> Snapshot:
         return self.resource.snapshot
@@ -200,6 +224,7 @@ class Gateway(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self.started = self.clock.now()
         self.deadlines.waiting.add(self.fleet)
+        self.deadlines.waiting.add(self._upkeep)
         self.deadlines.start()
         self.fleet.resolver.start()
         for listening in self.listeners:
@@ -277,6 +302,7 @@ class Gateway(Service):
             self.draining.callback(None)
 
     def _stopped(self) -> Deferred[None]:
+        self._tls_work.cancel()
         self.deadlines.stop()
         self.fleet.resolver.stop()
         self.fleet.stop()
@@ -297,6 +323,11 @@ def _settle() -> None:
     """What was made at the start stays: the collector need not go through it ever again."""
     gc.collect()
     gc.freeze()
+
+
+def _not_changed(failure: Failure) -> None:
+    if failure.check(CancelledError) is None:
+        _log.failure("The certificates in use stay: changing over failed", failure)
 
 
 def _nothing(_: object) -> None:

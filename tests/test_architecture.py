@@ -374,6 +374,6 @@ def test_no_expression_repeats_a_group_possessively() -> None:
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in sorted((ROOT / "edgeproxy").rglob("*.py"))
         for line in path.read_text("utf-8").splitlines()
-        if re.search(r"\)[*+?]\+|\(\?>", line)
+        if re.search(r"\)[*+?]\+|\(\?>", re.sub(r"\[[^\]]*\]", "[]", line))
     ]
     assert found == []

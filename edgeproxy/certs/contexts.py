@@ -80,6 +80,14 @@ class _Live(NamedTuple):
     contexts: dict[Entry, SSL.Context]
 
 
+class Prepared(NamedTuple):
+    """What `building` has made: everything for `names`, less what OpenSSL would not load."""
+
+    names: NameMap
+    contexts: dict[Entry, SSL.Context]
+    rejected: tuple[Rejected, ...]
+
+
 class ServerTLS:
     """What a listener needs to answer handshakes for all names of a `NameMap`.
 
@@ -122,10 +130,25 @@ class ServerTLS:
             pass
 
     def steps(self, names: NameMap) -> Generator[None, None, None]:
-        """Do the work of `swap`, yielding after each context (0.3 ms); the end changes over.
+        """Do the work of `swap`, yielding after each context (0.3 ms), and after the change let
+        go of the old ones likewise. A generator that is dropped before that changes nothing.
+        """
+        yield from self.use((yield from self.building(names)))
 
-        A generator that is dropped half-way changes nothing. A chain that OpenSSL will not load
-        is left out, and the next best takes its names.
+    def use(self, prepared: Prepared) -> Generator[None, None, None]:
+        """Change over, in the first step; the others let go of the old contexts (10 µs each)."""
+        old = self._live.contexts
+        self._live = _Live(prepared.names, prepared.contexts)
+        self.rejected = prepared.rejected
+        while old:
+            for _ in range(min(100, len(old))):
+                old.popitem()
+            yield
+
+    def building(self, names: NameMap) -> Generator[None, None, Prepared]:
+        """Build what `names` needs and is not there yet; nothing of it is in use.
+
+        A chain that OpenSSL will not load is left out, and the next best takes its names.
         """
         rejected: list[Rejected] = []
         contexts: dict[Entry, SSL.Context] = {}
@@ -144,8 +167,7 @@ class ServerTLS:
             names = yield from NameMap.in_steps(good, names.default_name, names.made)
         if rejected:
             contexts = {entry: contexts[entry] for entry in names.entries}
-        self._live = _Live(names, contexts)
-        self.rejected = tuple(rejected)
+        return Prepared(names, contexts, tuple(rejected))
 
     def _entry_context(self, entry: Entry, rejected: list[Rejected]) -> SSL.Context | None:
         """Return the context for an entry; None if one of its chains had to be rejected."""

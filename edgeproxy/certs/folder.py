@@ -117,8 +117,17 @@ class CertificateFolder:
 
     def start(self) -> None:
         """Look at the folder now, in this turn, and keep looking. Calls `on_change` once."""
+        run(self.opening())
+
+    def opening(self) -> Generator[None, None, None]:
+        """Do the work of `start` in steps of a few milliseconds; `stop` ends it half-way."""
         self._running = True
-        self._finish(self._look(first=True))
+        self._work = self._look(first=True)
+        try:
+            yield from self._work
+        finally:
+            self._work = None
+        self._schedule(QUIET if self._again else INTERVAL)
 
     def stop(self) -> None:
         """Stop looking; `on_change` is not called any more."""

@@ -11,7 +11,7 @@ they hold nothing but bytes the collector passes them by.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from hashlib import sha256
 
 from edgeproxy.identity.keyfile import LONGEST_LINE, KeyFileError, parse_line
@@ -62,7 +62,7 @@ class KeyIndex:
         self.count += 1
         return True
 
-    def release(self) -> Iterator[None]:
+    def release(self) -> Generator[None, None, None]:
         """Empty an index that nobody asks any more, in short steps: freeing takes its time too.
 
         The newest of every dictionary first: memory allocated together then becomes free together,

@@ -66,10 +66,22 @@ class KeyStore:
 
     def start(self) -> None:
         """Load the file, at once, and begin to watch it. Raises KeyFileError, OSError."""
-        self._known = self._last = self._loaded = _seen(self._path)
-        index = load(self._path)
-        if self._loaded is None:
+        for _ in self.opening():
+            pass
+
+    def opening(self) -> Generator[None, None, None]:
+        """Do the work of `start` in short steps. Raises the same."""
+        self._known = self._last = self._loaded = seen = _seen(self._path)
+        index: KeyIndex | None = KeyIndex()
+        if seen is None:
             self._warn("there is no such file: no API key is valid")
+        else:
+            with self._path.open("rb") as file:
+                for index in slices(_pieces(file)):  # noqa: B007  # the last is the index
+                    yield
+        assert index is not None
+        if _seen(self._path) != seen:
+            self._known = object()  # it changed meanwhile: it is read again at the first look
         self._swap(index)
         self._call = self._reactor.callLater(INTERVAL, self._look)
 

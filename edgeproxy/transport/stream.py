@@ -52,6 +52,18 @@ class StreamProtocol(Protocol):
     def secured(self) -> None: ...
 
 
+class _Nobody:
+    """The protocol of a stream that has ended: nothing is ever called."""
+
+    def received(self, data: bytes) -> None: ...
+    def drained(self) -> None: ...
+    def lost(self, clean: bool) -> None: ...
+    def secured(self) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
 class Outbox:
     """What was written in the present turn of the reactor, by stream, and the streams dropped in
     it; ``open`` while it lasts, ``looked`` when the reactor has just read all there was to read
@@ -325,7 +337,10 @@ class Stream:
         """The end of a stream that was dropped, or that the reactor found ended."""
         if self.socket.fileno() != -1:
             self._release()
-            self.protocol.lost(clean)
+            # The last call. Holding each other, the two would be left to the collector, and with
+            # them whatever the protocol holds.
+            protocol, self.protocol = self.protocol, NOBODY
+            protocol.lost(clean)
 
     def _silence(self) -> None:
         self.pause_reading()
