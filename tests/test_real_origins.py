@@ -147,7 +147,8 @@ def test_a_post_is_never_sent_twice(gateway: Start) -> None:
             {"upstreams": {"web": {"targets": targets}}, "routes": {"*": {"/": "web"}}}
         )
         began = time.monotonic()
-        assert running.ask("/", "POST", body=b"x").status == 502
+        # Its body is empty, so that nothing but its method speaks against repeating it.
+        assert running.ask("/", "POST").status == 502
         assert heads == [b"POST"]
         assert running.ask("/", "DELETE").status == 502
         assert heads == [b"POST", b"DELETE", b"DELETE", b"DELETE"]
