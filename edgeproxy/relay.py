@@ -14,7 +14,7 @@ from edgeproxy.errors import GatewayError, Source
 from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.forward import request_head, response_lines
 from edgeproxy.http1.client import Failure, Http1Client
-from edgeproxy.http1.grammar import ResponseHead, without
+from edgeproxy.http1.grammar import ResponseHead, split_host, without
 
 if TYPE_CHECKING:
     from edgeproxy.snapshot import Route
@@ -159,7 +159,7 @@ class Relay:
             lines = response_lines(
                 head,
                 limited=bool(exchange.limit_lines),
-                origins=route.upstream.origins,
+                origins=(*route.upstream.origins, _own_origin(exchange, route)),
                 public=exchange.origin,
                 rules=route.response_rules,
             )
@@ -201,6 +201,14 @@ class Relay:
         exchange.refuse(
             GatewayError(status, _DETAIL[status], source=Source.UPSTREAM, reason=reason)
         )
+
+
+def _own_origin(exchange: Exchange, route: Route) -> bytes:
+    """How a service names itself that goes by the Host it was sent and the port it listens on,
+    as nginx does for its own redirects."""
+    line = route.host_line
+    name = exchange.host.encode("ascii") if line is None else split_host(line[6:])[0]
+    return b"http://%b:%d" % (name, exchange.tried[-1].port)
 
 
 def _upstream(exchange: Exchange) -> Upstream:

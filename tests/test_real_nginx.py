@@ -25,6 +25,7 @@ access_log told.log told;
 SERVER = """
 gzip on; gzip_proxied any; gzip_min_length 100; gzip_types *;
 large_client_header_buffers 8 32k;
+location /here { return 302 /new?a=b; }
 location /moved { return 302 http://127.0.0.1:$server_port/new?a=b; }
 location /elsewhere { return 302 http://other.example/new; }
 location /echo { add_header X-Length "$http_content_length"; return 200 "$http_x_long"; }
@@ -128,8 +129,19 @@ def test_redirects(gateway: Start, origin: Nginx) -> None:
     moved = running.ask("/moved")
     assert moved.status == 302
     assert moved.fields["Location"] == f"{running.url}/new?a=b"
+    # nginx, and others, make a URL of their own of the Host that they are sent and their port.
+    here = running.ask("/here")
+    assert (here.status, here.fields["Location"]) == (302, f"{running.url}/new?a=b")
+    put = running.ask("/dav/new", "PUT", body=b"x")
+    assert (put.status, put.fields["Location"]) == (201, f"{running.url}/dav/new")
     assert running.ask("/elsewhere").fields["Location"] == "http://other.example/new"
     assert running.ask("/absent").status == 404
+
+
+def test_a_redirect_under_a_host_of_its_own(gateway: Start, origin: Nginx) -> None:
+    running = gateway(config(origin, host="internal.example"))
+    here = running.ask("/here")
+    assert (here.status, here.fields["Location"]) == (302, f"{running.url}/new?a=b")
 
 
 def test_one_connection_after_the_other_serves_all(gateway: Start, origin: Nginx) -> None:
