@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from edgeproxy.http1.grammar import RequestHead
 
@@ -88,15 +88,19 @@ class HostTable(Generic[T]):
 
     def __init__(self, rules: Sequence[Rule[T]]) -> None:
         self.exact: dict[bytes, list[Rule[T]]] = {}
-        self.prefixes: dict[bytes, list[Rule[T]]] = {}
+        #: A prefix whose first rule asks for nothing else leads straight to what is behind it.
+        self.prefixes: dict[bytes, T | list[Rule[T]]] = {}
         self.patterns: list[Rule[T]] = []
+        prefixes: dict[bytes, list[Rule[T]]] = {}
         for rule in rules:
             if rule.kind is PathKind.EXACT:
                 self.exact.setdefault(rule.path, []).append(rule)
             elif rule.kind is PathKind.PREFIX:
-                self.prefixes.setdefault(rule.path, []).append(rule)
+                prefixes.setdefault(rule.path, []).append(rule)
             else:
                 self.patterns.append(rule)
+        for path, found in prefixes.items():
+            self.prefixes[path] = found[0].action if found[0].plain else found
         self.longest = max(map(len, self.prefixes), default=0)
         self.slashed = any(len(prefix) > 1 and prefix.endswith(b"/") for prefix in self.prefixes)
 
@@ -116,11 +120,11 @@ class HostTable(Generic[T]):
             if self.slashed and end > 0:
                 end += 1
         while True:
-            rules = prefixes.get(path[:end] if end > 0 else b"/")
-            if rules is not None:
-                if rules[0].plain:
-                    return rules[0].action
-                action = _first(rules, method, head, seen)
+            found = prefixes.get(path[:end] if end > 0 else b"/")
+            if found is not None:
+                if not isinstance(found, list):
+                    return found
+                action = _first(cast("list[Rule[T]]", found), method, head, seen)
                 if action is not None:
                     return action
             if end <= 0:

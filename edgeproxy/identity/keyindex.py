@@ -46,7 +46,7 @@ class KeyIndex:
         digest = sha256(credential).digest()
         record = self._used.get(digest)
         if record is None:
-            line = self._shards[digest[0]].pop(digest, None)
+            line = self._shards[digest[0]].get(digest)
             if line is None:
                 return None
             record = self._used[digest] = parse_line(line, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _UNSAFE = re.compile(rb"[^\x20-\x7e]|%|^ | $")
@@ -13,10 +14,10 @@ class Principal:
 
     `id` is what limits count by and upstreams store; a rotated key keeps it. `plan` is "" for none.
     `kind` says how it was proved ("api_key"). `fields` are the identity fields for the upstream,
-    ready to send, each line with its CRLF.
+    ready to send, each line with its CRLF; `log` is the id as it stands in the log: ready JSON.
     """
 
-    __slots__ = ("fields", "groups", "id", "kind", "name", "plan", "scopes")
+    __slots__ = ("fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Principal:
         self.plan = plan
         self.kind = kind
         self.fields = identity_fields(id, name, groups)
+        self.log = json.dumps(id)
 
     def __repr__(self) -> str:
         return f"<Principal {self.kind} {self.id} {self.name!r}>"

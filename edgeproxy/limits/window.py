@@ -13,7 +13,8 @@ Every admission in it was made before a + W/64, so none is forgotten before its 
 and none later than W/64 after: it errs only towards refusing. Sub-windows do not overlap, so no
 more than 66 are ever live.
 
-Memory: eight bytes an admission (16 a sub-window), grown as they come and given back as they leave.
+Memory: eight bytes an admission (16 a sub-window), grown as they come and given back as they leave
+(sub-windows in groups of 16).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgeproxy.limits.fields import Terms
 
 EXACT_UP_TO = 1024
 SUB_WINDOWS = 64
+_GONE_KEPT = 16  # sub-windows that have left are taken out of the arrays together
 
 _NEVER = math.inf
 # (63.9 + 60) - 63.9 is a little more than 60 in floating point, and 60 s must not be told as 61.
@@ -130,7 +132,7 @@ class ExactWindow:
 class SlidingWindow:
     """Counts admissions in sub-windows of W/64; see the module."""
 
-    __slots__ = ("_counts", "_edge", "_first", "_leaves", "_span", "remaining", "terms")
+    __slots__ = ("_counts", "_edge", "_first", "_gone", "_leaves", "_span", "remaining", "terms")
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -140,6 +142,7 @@ class SlidingWindow:
         self._edge = -_NEVER  # when the newest closes
         self._leaves = array("d")  # when each leaves, oldest first
         self._counts = array("Q")  # admissions in each
+        self._gone = 0  # how many of the oldest have left, and are still in the two arrays
 
     def full(self, now: float) -> bool:
         if self._first <= now:
@@ -160,10 +163,9 @@ class SlidingWindow:
         """
         if self.full(now):
             self.remaining += 1
-            self._counts[0] -= 1
-            if not self._counts[0]:
-                del self._leaves[0], self._counts[0]
-                self._first = self._leaves[0] if self._leaves else _NEVER
+            self._counts[self._gone] -= 1
+            if not self._counts[self._gone]:
+                self._forget(self._first)
                 self._edge = self._edge if self._leaves else -_NEVER
         self.record(now)
 
@@ -181,11 +183,16 @@ class SlidingWindow:
             self._first = leaves
 
     def _forget(self, now: float) -> None:
-        leaves = self._leaves
-        gone = bisect_right(leaves, now)
-        self.remaining += sum(self._counts[:gone])
-        del leaves[:gone], self._counts[:gone]
-        self._first = leaves[0] if leaves else _NEVER
+        """Of a steady caller one sub-window leaves whenever one opens: no more work than that."""
+        leaves, gone, end = self._leaves, self._gone, len(self._leaves)
+        while gone < end and leaves[gone] <= now:
+            self.remaining += self._counts[gone]
+            gone += 1
+        if gone == end or gone >= _GONE_KEPT:
+            del leaves[:gone], self._counts[:gone]
+            gone = 0
+        self._gone = gone
+        self._first = leaves[gone] if leaves else _NEVER
 
     def dead(self, now: float) -> bool:
         """True when no admission is live: dropping the window then loses nothing."""
@@ -194,7 +201,7 @@ class SlidingWindow:
     def admissions(self, now: float) -> Admissions:
         """What is live, for a window that takes this one's place."""
         # Each was made before its sub-window closed, and none in the future.
-        live = zip(self._leaves, self._counts, strict=True)
+        live = zip(self._leaves[self._gone :], self._counts[self._gone :], strict=True)
         return [(min(leaves - self._span, now), n) for leaves, n in live if leaves > now]
 
     def take_over(self, admissions: Admissions, now: float) -> None:

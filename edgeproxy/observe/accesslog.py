@@ -57,7 +57,7 @@ def _line(exchange: Exchange, epoch: float) -> str:
         f'"protocol":"HTTP/1.{head.minor.decode()}","method":"{exchange.method.decode()}","host":"{exchange.host}",'
         f'"path":"{path.decode() if path is not None else _escaped(_raw_path(head))}",'
         f'"route":{_NONE if route is None else route.log},'
-        f'"principal":{_NONE if principal is None else _principal(principal.id)},'
+        f'"principal":{_NONE if principal is None else principal.log},'
         f'"limit":"{exchange.limit}","remaining":{exchange.remaining},'
         f'"status":{exchange.status},"received":{exchange.received},"sent":{exchange.sent},'
         f'"upstream":"{exchange.upstream}","attempts":{exchange.attempts},'
@@ -71,11 +71,6 @@ def _line(exchange: Exchange, epoch: float) -> str:
 def _escaped(text: bytes) -> str:
     """Bytes from the wire, each byte a character, as they stand within a JSON string."""
     return text.decode() if _PLAIN.match(text) else json.dumps(text.decode("latin-1"))[1:-1]
-
-
-@lru_cache(4096)
-def _principal(id: str) -> str:
-    return json.dumps(id)
 
 
 class AccessLog:
