@@ -86,13 +86,13 @@ class Relay:
                     503,
                     "No service behind this gateway is available.",
                     source=Source.UPSTREAM,
-                    reason="no target left",
+                    reason="no target left" if tried else "no address of the service is known",
                     fields=(b"Retry-After: 1",),
                 )
             )
             return
         exchange.tried = (*tried, target) if tried else target.alone
-        exchange.upstream = target.authority
+        exchange.upstream = target.name
         exchange.attempts += 1
         client = target.lend(now, exchange.method in _IDEMPOTENT)
         if client is None:
@@ -121,7 +121,7 @@ class Relay:
         upstream = _upstream(exchange)
         following = upstream.choose(self._now(), exchange.tried)
         if following is None:
-            self._give_up(exchange, why, f"{target.authority}: {why.value}")
+            self._give_up(exchange, why, f"{target.name}: {why.value}")
         else:
             self._attempt(exchange, upstream, following)
 
@@ -131,7 +131,7 @@ class Relay:
                 503,
                 "The service behind this gateway is busy.",
                 source=Source.UPSTREAM,
-                reason=f"{target.authority}: all connections are in use",
+                reason=f"{target.name}: all connections are in use",
                 fields=(b"Retry-After: 1",),
             )
         )

@@ -42,7 +42,7 @@ from edgeproxy.starting import StartError, allow_descriptors, bind_all, check_fo
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.upkeep import Upkeep
-from edgeproxy.upstream.fleet import Fleet
+from edgeproxy.upstream.fleet import Fleet, Plan
 
 _log = Logger()
 
@@ -52,7 +52,7 @@ class Built(NamedTuple):
 
     config: Config
     snapshot: Snapshot
-    targets: Any
+    plan: Plan
 
 
 class Gateway(Service):
@@ -93,7 +93,7 @@ class Gateway(Service):
         self.resource = ReverseProxyResource(
             built.snapshot, self.relay, self.clock, self._keys, self._names
         )
-        self.fleet.use(dict(built.snapshot.upstreams), built.targets)
+        self.fleet.use(built.plan)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -165,12 +165,11 @@ class Gateway(Service):
 
     def build(self, config: Config) -> Built:
         """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread."""
-        upstreams, targets = self.fleet.build(config)
+        plan = self.fleet.build(config)
         limits = compile_limits(config, self._limits())
-        snapshot = Snapshot(
-            config, compile_router(config, upstreams, limits), limits, upstreams, self.log.record
-        )
-        return Built(config, snapshot, targets)
+        router = compile_router(config, plan.upstreams, limits)
+        snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record)
+        return Built(config, snapshot, plan)
 
     def use(self, built: Built, staged: Staged) -> None:
         """Put a configuration into force, with what was read for it. Cannot fail."""
@@ -179,7 +178,7 @@ class Gateway(Service):
         self._upkeep.let_go(old, [*old.config.routes, *old.router.ordered])
         self.config = built.config
         self.resource.snapshot = built.snapshot
-        self.fleet.use(dict(built.snapshot.upstreams), built.targets)
+        self.fleet.use(built.plan)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
         if staged.keys is not None:
@@ -226,7 +225,6 @@ class Gateway(Service):
         self.deadlines.waiting.add(self.fleet)
         self.deadlines.waiting.add(self._upkeep)
         self.deadlines.start()
-        self.fleet.resolver.start()
         for listening in self.listeners:
             listening.start()
         self.control.start()
@@ -304,7 +302,6 @@ class Gateway(Service):
     def _stopped(self) -> Deferred[None]:
         self._tls_work.cancel()
         self.deadlines.stop()
-        self.fleet.resolver.stop()
         self.fleet.stop()
         self.folder.stop()
         self.keys.stop()

@@ -130,7 +130,13 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             skipped = ", skipped for now" if each["skipped"] else ""
             waiting = f", {counted(each['waiting'], 'request')} waiting" if each["waiting"] else ""
             busy = f"{counted(each['connections'], 'connection')}, {each['idle']} idle"
-            yield f"-> {name}", f"{each['target']}, {busy}{waiting}{skipped}"
+            at = "" if each["address"] in each["target"] else f" ({each['address']})"
+            yield f"-> {name}", f"{each['target']}{at}, {busy}{waiting}{skipped}"
+        if not targets:
+            yield f"-> {name}", "no address is known"
+    for name, each in found["names"].items():
+        if each["error"]:
+            yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
 

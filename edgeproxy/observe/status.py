@@ -6,6 +6,8 @@ import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.transport.deadlines import NEVER
+
 if TYPE_CHECKING:
     from edgeproxy.service import Gateway
 
@@ -31,6 +33,9 @@ def status(gateway: Gateway) -> dict[str, Any]:
         "upstreams": {
             name: [_target(gateway, target) for target in upstream.targets]
             for name, upstream in gateway.snapshot().upstreams.items()
+        },
+        "names": {
+            name.host: _name(gateway, name) for name in gateway.fleet.resolver.names.values()
         },
         "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
         "counters": gateway.counters.as_dict(),
@@ -60,9 +65,19 @@ def _certificates(gateway: Gateway) -> dict[str, Any]:
 def _target(gateway: Gateway, target: Any) -> dict[str, Any]:
     pool = target.pool
     return {
-        "target": target.origin,
+        "target": target.url,
+        "address": target.name,
         "connections": pool.open,
         "idle": len(pool.idle),
         "waiting": len(pool.waiting),
         "skipped": target.skip_until > gateway.clock.now(),
+    }
+
+
+def _name(gateway: Gateway, name: Any) -> dict[str, Any]:
+    return {
+        "addresses": list(name.addresses),
+        "next": round(max(0.0, name.due - gateway.clock.now()), 1) if name.due < NEVER else None,
+        "failures": name.failures,
+        "error": name.error,
     }

@@ -27,6 +27,7 @@ from edgeproxy.testing.tls import TLSWire
 from edgeproxy.testing.wire import Way, Wire
 from edgeproxy.transport.connect import Network
 from edgeproxy.transport.stream import StreamProtocol
+from edgeproxy.upstream.lookup import Answer, in_order
 
 
 class Service:
@@ -64,6 +65,7 @@ class MemoryGateway:
 
     ``configuration`` is what stands in ``edgeproxy.yaml``. ``certificates`` are the names of each
     certificate, the first one's is the default; left out, one covers all hosts of the routes.
+    ``names`` says what the names of targets lead to; answers hold for 30 s.
     ``finished`` are the exchanges that have ended, in order, and ``gateway`` is the service.
     """
 
@@ -73,6 +75,7 @@ class MemoryGateway:
         way: Way = Way.WHOLE,
         certificates: Sequence[Sequence[str]] = (),
         environ: Mapping[str, str] | None = None,
+        names: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.reactor = MemoryReactor()
         self.clock = MemoryClock(self.reactor)
@@ -84,8 +87,10 @@ class MemoryGateway:
         self.peers: dict[int, Wire] = {}
         config = parse(configuration, environ=environ or {})
         self.config = config
-        network = Network(self._connect, self._stream)
+        self.names = dict(names or {})
+        network = Network(self._connect, self._stream, self._look_up)
         gateway = self.gateway = Gateway(self.reactor, config, self.clock, network)
+        gateway.fleet.resolver.ask = lambda host, answered: answered(host, self._look_up(host))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
         gateway.log._fd = self._log.fileno()
         self._write = gateway.log.record
@@ -218,9 +223,13 @@ class MemoryGateway:
         connected: Callable[[Any], None],
         failed: Callable[[str], None],
     ) -> Any:
-        service = self.services[address]
+        service = self.services.setdefault(address, Service())
         service.attempts += 1
         return _Connecting(self.reactor, self.way, service, connected, failed)
+
+    def _look_up(self, host: str) -> Answer:
+        found = self.names.get(host)
+        return Answer(in_order(found)) if found else Answer(error="not found", absent=True)
 
     def _stream(self, reactor: Any, wire: Any, protocol: StreamProtocol) -> MemoryStream:
         stream = MemoryStream(self.reactor, wire, protocol)

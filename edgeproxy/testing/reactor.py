@@ -48,6 +48,10 @@ class MemoryReactor(TaskClock):
     def removeWriter(self, writer: Any) -> None:
         self._writers.discard(writer)
 
+    def callFromThread(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """In memory there is but one thread."""
+        self.callLater(0, call, *arguments)
+
     def settle(self) -> None:
         """Run until nothing happens any more, without moving the time.
 

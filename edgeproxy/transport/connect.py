@@ -6,13 +6,16 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from edgeproxy.transport.stream import Stream, StreamProtocol
+
+if TYPE_CHECKING:
+    from edgeproxy.upstream.lookup import LookUp
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
@@ -98,11 +101,12 @@ class Network(NamedTuple):
     """How targets are reached: over TCP, unless :mod:`edgeproxy.testing` puts memory in its place.
 
     ``connect`` takes what :class:`Connecting` takes; ``stream`` makes a stream for a protocol out
-    of what ``connect`` has reached.
+    of what ``connect`` has reached; ``look_up`` says what names lead to (``None``: the system).
     """
 
     connect: Callable[..., Connecting] = Connecting
     stream: Callable[[Any, Any, StreamProtocol], Stream] = Stream
+    look_up: LookUp | None = None
 
 
 TCP = Network()

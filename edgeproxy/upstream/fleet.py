@@ -1,19 +1,50 @@
-"""All targets of the process: made for a configuration, kept over a reload that names them too."""
+"""All targets of the process: made for a configuration, kept over a reload that names them too.
+
+A target that is configured by name stands for each address that the name leads to, as with nginx
+and Envoy (STRICT_DNS); when the name leads elsewhere, its upstream gets another list of targets.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from edgeproxy.config.model import Config
+from edgeproxy.config.model import Target as TargetConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.http1.fields import response_fields
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
-from edgeproxy.upstream.resolve import Resolver
+from edgeproxy.upstream.address import Address, is_ip, on_port
+from edgeproxy.upstream.lookup import look_up
+from edgeproxy.upstream.resolve import Name, Resolver
 from edgeproxy.upstream.target import Connects, Target, TargetOptions
 from edgeproxy.upstream.upstream import Upstream
 
 _Key = tuple[object, ...]
+
+
+class Member(NamedTuple):
+    """A target as it is configured; its addresses have one :class:`Target` each, which is kept
+    as long as ``key`` and address stay the same."""
+
+    config: TargetConfig
+    key: _Key
+    options: TargetOptions
+
+    def addresses(self, names: dict[str, Name]) -> Iterator[Address]:
+        host, port = self.config.host, self.config.port
+        for each in (host,) if is_ip(host) else names[host].addresses:
+            yield on_port(each, port)
+
+
+class Plan(NamedTuple):
+    """The upstreams of a configuration with what belongs to them, each by its name."""
+
+    upstreams: dict[str, Upstream]
+    members: dict[str, list[Member]]
+    targets: dict[str, dict[_Key, Target]]
+    names: dict[str, Name]
 
 
 class Fleet:
@@ -26,78 +57,105 @@ class Fleet:
         self._network = network
         self._deadlines = deadlines
         self._relay = relay
-        self._targets: dict[_Key, Target] = {}
-        self.resolver = Resolver(reactor)
-        self.upstreams: dict[str, Upstream] = {}
+        self._plan = Plan({}, {}, {}, {})
+        self.resolver = Resolver(
+            reactor, deadlines.clock.now, self._moved, network.look_up or look_up
+        )
         self.deadline = 0.0
         self._ticked = 0.0
 
-    def build(self, config: Config) -> tuple[dict[str, Upstream], dict[_Key, Target]]:
-        """The upstreams of a configuration; nothing changes until :meth:`use`."""
-        targets: dict[_Key, Target] = {}
-        upstreams: dict[str, Upstream] = {}
+    def build(self, config: Config) -> Plan:
+        """The upstreams of a configuration; nothing changes until :meth:`use`. May run in a
+        thread: it waits for the first look-up of names."""
+        hosts = (each.host for upstream in config.upstreams.values() for each in upstream.targets)
+        plan = Plan({}, {}, {}, self.resolver.first(host for host in hosts if not is_ip(host)))
         for name, upstream in config.upstreams.items():
-            members = [
-                self._target(config, upstream, index, targets)
-                for index in range(len(upstream.targets))
-            ]
-            upstreams[name] = Upstream(name, members)
-        return upstreams, targets
+            plan.members[name] = _members(config, upstream)
+            plan.upstreams[name] = Upstream(name, [str(each) for each in upstream.targets])
+            self._gather(plan, name)
+        return plan
 
-    def _target(
-        self, config: Config, upstream: UpstreamConfig, index: int, targets: dict[_Key, Target]
-    ) -> Target:
-        address = upstream.targets[index]
-        self.resolver.know(address.host)
-        hide = config.server_header == "hide"
-        numbers = (
-            config.heads.response,
-            upstream.connections,
-            upstream.waiting,
-            upstream.wait,
-            upstream.idle,
-            upstream.timeouts.connect,
-            upstream.skip,
+    def _gather(self, plan: Plan, name: str) -> None:
+        """Give an upstream its targets: those that there are already, and new ones."""
+        there = self._plan.targets.get(name, {})
+        targets: dict[_Key, Target] = {}
+        for member in plan.members[name]:
+            for address in member.addresses(plan.names):
+                key = (*member.key, address)
+                if key not in targets:
+                    targets[key] = there.get(key) or self._target(member, address)
+        plan.targets[name] = targets
+        plan.upstreams[name].use(targets.values())
+
+    def _target(self, member: Member, address: Address) -> Target:
+        return Target(
+            self._reactor,
+            self._deadlines,
+            self._relay,
+            str(member.config),
+            address,
+            member.options,
+            self._network,
         )
-        key = (upstream.name, index, address.host, address.port, hide, *numbers)
-        target = self._targets.get(key)
-        if target is None:
-            target = Target(
-                self._reactor,
-                self._deadlines,
-                self._relay,
-                address.host,
-                address.port,
-                TargetOptions(response_fields(hide_software=hide), *numbers),
-                self.resolver,
-                self._network,
-            )
-        targets[key] = target
-        return target
 
-    def use(self, upstreams: dict[str, Upstream], targets: dict[_Key, Target]) -> None:
-        """These are in force from now on; targets that are no longer named are retired."""
-        old, self._targets = self._targets, targets
-        self.upstreams = upstreams
-        for key, target in old.items():
-            if key not in targets:
-                target.retire()
+    def use(self, plan: Plan) -> None:
+        """This is in force from now on; targets that are no longer named are retired."""
+        for name, members in plan.members.items():
+            if any(member.config.host in plan.names for member in members):
+                self._gather(plan, name)  # a name may have moved since
+        old, self._plan = self._plan, plan
+        self.resolver.use(plan.names)
+        for name, targets in old.targets.items():
+            _retire(targets, plan.targets.get(name, {}))
+
+    def _moved(self, moved: Name) -> None:
+        """A name leads elsewhere."""
+        plan = self._plan
+        for name, members in plan.members.items():
+            if any(member.config.host == moved.host for member in members):
+                old = plan.targets[name]
+                self._gather(plan, name)
+                _retire(old, plan.targets[name])
 
     @property
     def targets(self) -> list[Target]:
-        return list(self._targets.values())
+        return [each for targets in self._plan.targets.values() for each in targets.values()]
 
     def expired(self, now: float) -> None:
-        """Called at each sweep of the deadlines: close idle connections, move the budgets."""
-        for target in self._targets.values():
-            target.sweep(now)
+        """Called at each sweep of the deadlines: close idle connections, look up names, move the
+        budgets."""
+        for targets in self._plan.targets.values():
+            for target in targets.values():
+                target.sweep(now)
+        self.resolver.sweep(now)
         if now - self._ticked >= 1.0:
             self._ticked = now
-            for upstream in self.upstreams.values():
+            for upstream in self._plan.upstreams.values():
                 upstream.budget.tick(now)
 
     def stop(self) -> None:
-        for target in self._targets.values():
+        for target in self.targets:
             target.retire()
             for client in tuple(target.clients):
                 client.retire()
+
+
+def _members(config: Config, upstream: UpstreamConfig) -> list[Member]:
+    hide = config.server_header == "hide"
+    numbers = (
+        config.heads.response,
+        upstream.connections,
+        upstream.waiting,
+        upstream.wait,
+        upstream.idle,
+        upstream.timeouts.connect,
+        upstream.skip,
+    )
+    options = TargetOptions(response_fields(hide_software=hide), *numbers)
+    return [Member(target, (hide, *numbers), options) for target in upstream.targets]
+
+
+def _retire(old: dict[_Key, Target], new: dict[_Key, Target]) -> None:
+    for key, target in old.items():
+        if key not in new:
+            target.retire()

@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from edgeproxy.http1.client import Failure, Http1Client, Relaying
 from edgeproxy.transport.connect import TCP, Connecting, Network
 from edgeproxy.transport.deadlines import NEVER, Deadlines
+from edgeproxy.upstream.address import Address
 from edgeproxy.upstream.pool import Pool
-from edgeproxy.upstream.resolve import Resolver
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -83,39 +83,41 @@ class TargetOptions:
 
 
 class Target:
-    """See the module's text. ``origin`` is ``http://host:port`` as configured."""
+    """See the module's text. ``url`` is what is configured, ``name`` the address as it is shown."""
 
     def __init__(
         self,
         reactor: Any,
         deadlines: Deadlines,
         relay: Connects,
-        host: str,
-        port: int,
+        url: str,
+        address: Address,
         options: TargetOptions,
-        resolver: Resolver,
         network: Network = TCP,
     ) -> None:
         self.reactor = reactor
         self.deadlines = deadlines
         self.relay = relay
-        self.host = host
-        self.port = port
+        self.url = url
+        self.address = address
+        self.name = str(address)
+        self.port: int = address.at[1]
         self.options = options
-        shown = f"[{host}]" if ":" in host else host
-        self.authority = f"{shown}:{port}"
-        self.origin = f"http://{self.authority}"
         self.alone = (self,)
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
         self.skip_until = 0.0
         self.clients: set[Http1Client] = set()
         self.retired = False
         self._now = deadlines.clock.now
-        self._resolver = resolver
         self._network = network
 
     def __repr__(self) -> str:
-        return f"<Target {self.authority} {self.pool!r}>"
+        return f"<Target {self.name} {self.pool!r}>"
+
+    @property
+    def shown(self) -> str:
+        """For people: as it is configured, with the address if that is another."""
+        return self.name if self.name in self.url else f"{self.url} ({self.name})"
 
     # -- for the relay ---------------------------------------------------------------------------
 
@@ -153,17 +155,11 @@ class Target:
             self.relay.crowded(exchange, self)
 
     def _start(self, attempt: Attempt, now: float) -> None:
-        found = self._resolver.find(self.host, self.port)
-        if found is None:
-            self.reactor.callLater(0, self._failed, attempt, "the name is not known")
-            return
-        family, address = found
         attempt.deadline = now + self.options.connect
         self.deadlines.waiting.add(attempt)
         attempt.connecting = self._network.connect(
             self.reactor,
-            family,
-            address,
+            *self.address,
             lambda sock: self._connected(attempt, sock),
             lambda why: self._failed(attempt, why),
         )
@@ -191,7 +187,7 @@ class Target:
         attempt.connecting = None
         now = self._now()
         if self.skip_until <= now:
-            _log.warn("{target}: cannot connect: {why}", target=self.authority, why=why)
+            _log.warn("{target}: cannot connect: {why}", target=self.shown, why=why)
         self.skip_until = now + self.options.skip
         self._hand_on(self.pool.gone(None))
         exchange, attempt.exchange = attempt.exchange, None

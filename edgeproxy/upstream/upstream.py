@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgeproxy.upstream.budget import RetryBudget
 from edgeproxy.upstream.target import Target
@@ -10,29 +10,33 @@ from edgeproxy.upstream.target import Target
 
 class Upstream:
     """See the module's text. Targets take turns; one that refused lately is skipped while there
-    is another."""
+    is another. ``urls`` are the targets as they are configured."""
 
     __slots__ = ("_turn", "budget", "name", "only", "origins", "targets")
 
-    def __init__(self, name: str, targets: Sequence[Target]) -> None:
+    def __init__(self, name: str, urls: Iterable[str]) -> None:
         self.name = name
-        self.targets = list(targets)
         self.budget = RetryBudget()
         self._turn = 0
-        #: The target, where there is only one.
-        self.only = self.targets[0] if len(targets) == 1 else None
-        origins = {target.origin.encode("ascii") for target in targets}
+        origins = {url.encode("ascii") for url in urls}
         # A service may leave the default port out of its own address.
         self.origins = tuple(origins | {o.removesuffix(b":80") for o in origins})
+        self.use(())
+
+    def use(self, targets: Iterable[Target]) -> None:
+        """These are its targets from now on."""
+        self.targets: tuple[Target, ...] = tuple(targets)
+        #: The target, where there is only one.
+        self.only = self.targets[0] if len(self.targets) == 1 else None
 
     def choose(self, now: float, tried: Sequence[Target]) -> Target | None:
         """The next target; ``None`` when all have been tried."""
         if self.only is not None:
-            return None if tried else self.only
+            return None if self.only in tried else self.only
         targets = self.targets
         count = len(targets)
         start = self._turn
-        self._turn = (start + 1) % count
+        self._turn = (start + 1) % (count or 1)
         skipped: Target | None = None
         for step in range(count):
             target = targets[(start + step) % count]
