@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgeproxy.upstream.target import Target
     from edgeproxy.upstream.upstream import Upstream
 
+#: A body up to this size is waited for where its request may be repeated (nginx
+#: client_body_buffer_size).
+_GATHERED = 16384
 #: RFC 9110 9.2.2.
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 _RETRIES = 2
@@ -69,14 +72,28 @@ class Relay:
             b"" if principal is None else principal.fields,
         )
         upstream.budget.requests += 1
-        self._attempt(exchange, upstream)
+        if (
+            exchange.payload is None
+            and exchange.method in _IDEMPOTENT
+            and head.length is not None
+            and head.length <= _GATHERED
+        ):
+            exchange.worker = gathering = _Gathering(self, exchange, upstream)
+            exchange.stream_body(gathering)
+            return
+        # When it started is the present, near enough; an idle connection only seems older.
+        self._attempt(exchange, upstream, exchange.started)
+
+    def gathered(self, exchange: Exchange, upstream: Upstream, payload: bytes) -> None:
+        """The body that was waited for is here."""
+        exchange.worker = None
+        exchange.payload = payload
+        self._attempt(exchange, upstream, self._now())
 
     def _attempt(
-        self, exchange: Exchange, upstream: Upstream, target: Target | None = None
+        self, exchange: Exchange, upstream: Upstream, now: float, target: Target | None = None
     ) -> None:
         """Give the exchange to ``target``, or to the one whose turn it is."""
-        # For a first attempt this is the present, near enough; an idle connection only seems older.
-        now = self._now() if exchange.tried else exchange.started
         tried = exchange.tried
         if target is None:
             target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only
@@ -119,11 +136,12 @@ class Relay:
 
     def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None:
         upstream = _upstream(exchange)
-        following = upstream.choose(self._now(), exchange.tried)
+        now = self._now()
+        following = upstream.choose(now, exchange.tried)
         if following is None:
             self._give_up(exchange, why, f"{target.name}: {why.value}")
         else:
-            self._attempt(exchange, upstream, following)
+            self._attempt(exchange, upstream, now, following)
 
     def crowded(self, exchange: Exchange, target: Target) -> None:
         exchange.refuse(
@@ -188,10 +206,11 @@ class Relay:
             and upstream.budget.spend()
         ):
             exchange.retries += 1
-            following = upstream.choose(self._now(), exchange.tried)
+            now = self._now()
+            following = upstream.choose(now, exchange.tried)
             if following is None:
                 exchange.tried = ()  # every target has had its turn: begin again
-            self._attempt(exchange, upstream, following)
+            self._attempt(exchange, upstream, now, following)
             return
         self._give_up(exchange, failure, reason)
 
@@ -201,6 +220,28 @@ class Relay:
         exchange.refuse(
             GatewayError(status, _DETAIL[status], source=Source.UPSTREAM, reason=reason)
         )
+
+
+class _Gathering:
+    """Takes the small body of a request that may be repeated, to have it at hand then. Until it
+    is whole no service is troubled. An :class:`edgeproxy.exchange.Sink`."""
+
+    __slots__ = ("_exchange", "_pieces", "_relay", "_upstream")
+
+    def __init__(self, relay: Relay, exchange: Exchange, upstream: Upstream) -> None:
+        self._relay = relay
+        self._exchange = exchange
+        self._upstream = upstream
+        self._pieces: list[bytes] = []
+
+    def body(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def body_end(self, trailers: list[bytes]) -> None:
+        self._relay.gathered(self._exchange, self._upstream, b"".join(self._pieces))
+
+    def cancelled(self, exchange: Exchange) -> None:
+        """Nothing was sent yet."""
 
 
 def _own_origin(exchange: Exchange, route: Route) -> bytes:

@@ -183,15 +183,78 @@ def test_no_other_request_is_ever_sent_twice(
     assert gateway.service("users").received.count(b"/open/once") == 1
 
 
-def test_a_body_that_was_streamed_is_not_sent_again(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("fields", "begin"),
+    [
+        (b"Content-Length: 16385\r\n", b"abc"),
+        (b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n"),
+    ],
+)
+def test_a_body_that_was_streamed_is_not_sent_again(
+    make: Make, fields: bytes, begin: bytes
+) -> None:
     gateway = make()
     client = gateway.client()
-    client.send(get("/open", b"Content-Length: 6\r\n", "PUT") + b"abc")
+    client.send(get("/open", fields, "PUT") + begin)
     service = gateway.service("users").accept()
     service.reset()
     assert statuses(client, "PUT") == [502]
     assert client.ending is Ending.ENDED  # the rest of its body is not wanted
     assert connections(gateway) == 1
+
+
+@pytest.mark.parametrize("size", [6, 16384])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_small_body_is_waited_for(make: Make, method: str, size: int) -> None:
+    """It is at hand then, should its request have to be repeated."""
+    gateway = make()
+    (old,) = warm(gateway)
+    client = gateway.client()
+    client.send(get("/open", b"Content-Length: %d\r\n" % size, method) + b"a")
+    assert old.take() == b""
+    client.send(b"b" * (size - 1), apart=False)
+    sent = old.take()
+    assert sent.endswith(b"\r\n\r\na" + b"b" * (size - 1))
+    old.reset()
+    new = gateway.service("users").connections[1]
+    assert new.received == sent
+    new.send(OK)
+    assert statuses(client, method) == [200]
+    assert client.ending is Ending.OPEN
+    assert gateway.finished[-1].received == size
+
+
+def test_a_small_body_that_is_waited_for_is_asked_for(make: Make) -> None:
+    gateway = make()
+    client = gateway.client()
+    client.send(get("/open", b"Content-Length: 4\r\nExpect: 100-continue\r\n", "PUT"))
+    assert client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert connections(gateway) == 0
+    client.send(b"body")
+    gateway.service("users").accept().send(OK)
+    assert statuses(client, "PUT") == [100, 200]
+
+
+def test_a_small_body_that_does_not_come(make: Make) -> None:
+    """Nobody but the client is troubled; a connection's time runs from when it is used."""
+    gateway = make(standard(users=", timeouts: {first_byte: 2s}"))
+    warm(gateway)
+    slow, gone, late = (gateway.client() for _ in range(3))
+    for client in (slow, gone, late):
+        client.send(get("/open", b"Content-Length: 4\r\n", "PUT") + b"bo")
+    gone.reset()
+    gateway.wait(15)
+    late.send(b"dy")
+    service = gateway.service("users").accept()
+    gateway.wait(1)
+    assert service.ending is Ending.OPEN
+    service.send(OK)
+    assert statuses(late, "PUT") == [200]
+    gateway.wait(6)
+    assert statuses(slow, "PUT") == [408]
+    assert connections(gateway) == 1
+    outcomes = [Outcome.OK, Outcome.CLIENT_GONE, Outcome.OK, Outcome.REFUSED]
+    assert [each.outcome for each in gateway.finished] == outcomes
 
 
 def test_repeating_stops_at_the_first_byte_of_an_answer(make: Make) -> None:
