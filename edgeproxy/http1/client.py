@@ -148,8 +148,9 @@ class Http1Client:
 
     @property
     def unsent(self) -> bool:
-        """Whether nothing of the last request can have reached the upstream."""
-        return self.stream.broken and self.stream.writes == self._writes
+        """Whether nothing of the last request can have reached the upstream, nor ever will."""
+        stream = self.stream
+        return stream.writes == self._writes and (stream.broken or stream.disconnected)
 
     def body(self, data: bytes) -> None:
         exchange = self.exchange
@@ -190,6 +191,9 @@ class Http1Client:
             if seen:
                 data = self.buffer + data
                 self.buffer = b""
+            elif self.stream.writes == self._writes:
+                self._unasked()
+                return
             try:
                 found = parse_response(data, self._fields, self._head_size, seen)
             except ValueError as error:
@@ -242,8 +246,9 @@ class Http1Client:
             self.exchange = None
             self.deadline = NEVER
             self.state = IDLE
-            self._relay.answer(exchange, self, head, data, True, now)
+            # Free before the answer is passed on: the client's next request may be here already.
             self._let_go(now)
+            self._relay.answer(exchange, self, head, data, True, now)
             return
         self._begin_body(exchange, head, data, now)
 
@@ -277,8 +282,8 @@ class Http1Client:
             return
         if rest is not None and not decoder.trailers:
             self._complete(rest)
-            self._relay.answer(exchange, self, head, payload, True, now)
             self._let_go(now)
+            self._relay.answer(exchange, self, head, payload, True, now)
             return
         self.state = BODY
         self._decoder = decoder
@@ -309,8 +314,8 @@ class Http1Client:
             route = exchange.route
             rules = None if route is None else route.response_rules
             trailers = passing_trailers(trailers, self._fields, rules)
-        exchange.end(trailers)
         self._let_go(self._now())
+        exchange.end(trailers)
 
     def _complete(self, rest: bytes) -> None:
         """The answer is whole: what follows it, or a request that is not, spoils the connection."""
@@ -339,6 +344,16 @@ class Http1Client:
         self.retire()
         if exchange is not None:
             self._relay.failed(exchange, self, Failure.BROKEN, reason, began)
+
+    def _unasked(self) -> None:
+        """An answer before any byte of its request has left: it belongs to nobody. The request
+        is as if this connection had been found unfit for it."""
+        exchange, self.exchange = self.exchange, None
+        self.retire()
+        if exchange is not None:
+            self._relay.failed(
+                exchange, self, Failure.RESET, "an answer came before its request was sent", False
+            )
 
     # -- ends ----------------------------------------------------------------------------------
 

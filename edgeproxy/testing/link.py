@@ -105,8 +105,8 @@ class MemoryStream(Stream):
             if not self.reading:
                 self._leave(clean=False)
             return
-        self.writes += 1
         taken = 0 if self.backlog else self.wire.accept(data)
+        self.writes += taken > 0
         self._held += data[taken:]
         self.backlog = len(self._held)
         self.peak = max(self.peak, self.backlog)
@@ -161,6 +161,7 @@ class MemoryStream(Stream):
                 self._leave(clean=False)
             return True
         taken = self.wire.accept(bytes(self._held))
+        self.writes += taken > 0
         del self._held[:taken]
         self.backlog = len(self._held)
         if not self.backlog:

@@ -102,6 +102,24 @@ def test_pipelining_is_answered_in_order(make: Make) -> None:
     assert service.received.count(b"two") == service.received.count(b"three") == 1
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [[OK], [CHUNKED], [CHUNKED[:-5], b"0\r\n\r\n"]])
+def test_requests_that_come_together_share_a_connection(make: Make, pieces: list[bytes]) -> None:
+    """It is free again before the answer is passed on and the next request is begun."""
+    gateway = make()
+    client = gateway.client()
+    client.send(get("/open/1") + get("/open/2") + get("/open/3"))
+    service = gateway.service("users").accept()
+    for number in (b"1", b"2", b"3"):
+        assert b"GET /open/" + number in service.take()
+        for piece in pieces:
+            service.send(piece)
+    assert [each.body for each in client.answers()] == [b"ok"] * 3
+    assert connections(gateway) == 1
+
+
 def test_an_empty_line_between_requests(make: Make) -> None:
     """RFC 9112 2.2: some clients send one after a body."""
     gateway = make()
