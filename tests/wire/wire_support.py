@@ -74,8 +74,9 @@ def connections(gateway: MemoryGateway) -> int:
 # -- what always holds -------------------------------------------------------------------------
 
 
-def check(gateway: MemoryGateway) -> None:
-    """Look at everything again, then end it all: nothing may be left over."""
+def check(gateway: MemoryGateway, rest: float = 200.0) -> None:
+    """Look at everything again, then end it all: after ``rest`` seconds, longer than any time-out
+    that is at work, nothing may be left over."""
     for client in gateway.clients:
         read_as_client(client, [e.method for e in gateway.exchanges(client)])
     for service in gateway.services.values():
@@ -90,7 +91,7 @@ def check(gateway: MemoryGateway) -> None:
     for client in gateway.clients:
         client.flow()
         client.reset()
-    gateway.wait(200)
+    gateway.wait(rest)
     for listening in gateway.gateway.listeners:
         assert not listening.connections
         assert listening.port.open == 0
