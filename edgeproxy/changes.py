@@ -18,6 +18,7 @@ _IN_FORCE = (
     "heads",
     "trusted_proxies",
     "forwarded",
+    "resolver",
     "server_header",
 )
 _AT_START = ("listen", "access_log", "control")

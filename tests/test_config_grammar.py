@@ -213,6 +213,31 @@ def test_passwords_of_targets_are_not_shown(written: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("10.0.0.2", ("10.0.0.2", 53)),
+        ("10.0.0.2:5353", ("10.0.0.2", 5353)),
+        ("fd00::2", ("fd00::2", 53)),
+        ("[fd00::2]", ("fd00::2", 53)),
+        ("[FD00::2]:5353", ("fd00::2", 5353)),
+    ],
+)
+def test_dns_servers(written: str, parts: tuple[str, int]) -> None:
+    assert grammar.split_server(written) == parts
+    assert grammar.server(written) == written
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "dns.test", "10.0.0", "10.0.0.2:", "10.0.0.2:0", "10.0.0.2:99999", "[10.0.0.2]:53"]
+    + ["[fd00::2", "fd00::2]", "udp://10.0.0.2", "10.0.0.2,10.0.0.3"],
+)
+def test_no_dns_servers(written: str) -> None:
+    with pytest.raises(ValueError, match="write 10.0.0.2, 10.0.0.2:5353 or"):
+        grammar.server(written)
+
+
+@pytest.mark.parametrize(
     ("written", "compared"),
     [
         ("Example.com", "example.com"),
@@ -251,6 +276,7 @@ FUNCTIONS: list[Callable[[str], object]] = [
     grammar.field_value,
     grammar.listening,
     grammar.target_url,
+    grammar.server,
     grammar.regex,
     authority,
     host,

@@ -12,6 +12,7 @@ from edgeproxy.testing import MemoryGateway
 from edgeproxy.testing.gateway import Service
 from edgeproxy.testing.reactor import MemoryReactor
 from edgeproxy.upstream.lookup import Answer
+from edgeproxy.upstream.names import Names
 from edgeproxy.upstream.resolve import Name, Resolver
 
 GONE = Answer(error="there is no such name", absent=True)
@@ -49,10 +50,13 @@ class Looking:
             self.reactor,
             self.reactor.seconds,
             lambda name: self.moved.append(name.addresses),
-            lambda host: first,
         )
+
+        def look_up(host: str) -> Answer:
+            return first
+
+        self.resolver.use(self.resolver.first(["app"], look_up), look_up)
         self.resolver.ask = self.asked
-        self.resolver.use(self.resolver.first(["app"]))
 
     @property
     def name(self) -> Name:
@@ -133,7 +137,7 @@ def test_a_dead_server_in_between_begins_that_while_anew() -> None:
 def test_an_answer_for_a_name_that_nobody_uses_any_more() -> None:
     looking = Looking(found("10.0.0.1", ttl=5))
     looking.wait(5)
-    looking.resolver.use({})
+    looking.resolver.use({}, Names())
     looking.answer(found("10.0.0.2"))
     assert looking.moved == []
 

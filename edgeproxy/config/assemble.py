@@ -92,6 +92,7 @@ def assemble(
         heads=form.heads,
         trusted_proxies=form.trusted_proxies,
         forwarded=form.forwarded,
+        resolver=form.resolver,
         access_log=_log(form.access_log, folder),
         server_header=form.server_header,
         control=folder / form.control,

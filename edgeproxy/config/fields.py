@@ -149,6 +149,11 @@ ListenAddress = Annotated[
     BeforeValidator(_listening),
     WithJsonSchema({"type": "string", "pattern": r"^.*:[0-9]{1,5}$", "examples": [":8443"]}),
 ]
+Server = Annotated[
+    str,
+    AfterValidator(grammar.server),
+    WithJsonSchema({"type": "string", "examples": ["10.0.0.2", "10.0.0.2:5353", "[fd00::2]:53"]}),
+]
 Name = Annotated[
     str,
     AfterValidator(grammar.name),

@@ -26,6 +26,10 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)  # RFC 9110 5.5
 _QUERY_NAME = re.compile(QUERY_NAME_PATTERN, re.ASCII)
+_SERVER = re.compile(
+    r"\[([0-9a-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9a-f:.]+)",
+    re.ASCII | re.IGNORECASE,
+)
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}", re.ASCII)
 #: What cannot be meant, or matches no request that is let in, and what would be right.
 _NO_PATHS = (
@@ -260,6 +264,31 @@ def split_address(value: str) -> tuple[str, int]:
             f"{shown(value)}: {shown(interface)} is not an IP address; write 127.0.0.1, [::1], "
             "or only the port"
         ) from None
+
+
+def server(value: str) -> str:
+    """The address of a DNS server, with a port or not."""
+    split_server(value)
+    return value
+
+
+def split_server(value: str) -> tuple[str, int]:
+    """(IP address, port) of a DNS server; 53 where no port is named."""
+    found = _SERVER.fullmatch(value)
+    try:
+        if found is None:
+            raise ValueError
+        bracketed, port6, plain, port4, bare = found.groups()
+        address = ipaddress.ip_address(bracketed or plain or bare)
+        port = int(port6 or port4 or 53)
+        if address.version != (4 if plain else 6) or not 0 < port <= 65535:
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"{shown(value)} is not the address of a DNS server; "
+            "write 10.0.0.2, 10.0.0.2:5353 or [fd00::2]:53"
+        ) from None
+    return str(address), port
 
 
 def target_url(value: str) -> tuple[str, str, int]:

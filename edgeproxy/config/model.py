@@ -273,6 +273,8 @@ class Config(Frozen):
     heads: Heads = Heads()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
+    # resolv.conf
+    resolver: tuple[str, ...] = ()
     access_log: Path | Literal["-", "off"] = Path("access.log")
     server_header: Literal["hide", "keep"] = "hide"
     control: Path = Path("edgeproxy.sock")

@@ -20,6 +20,7 @@ from edgeproxy.config.fields import (
     Network,
     RateValue,
     SecretValue,
+    Server,
     SettableName,
     Size,
     Url,
@@ -212,6 +213,9 @@ class Settings(Frozen):
     )
     forwarded: Literal["x-forwarded", "forwarded"] = Field(
         default="x-forwarded", description="The family of fields that tells upstreams the client."
+    )
+    resolver: Annotated[tuple[Server, ...], one_or_more(Server)] = Field(
+        default=(), description="DNS servers for the names of targets; absent: the system's."
     )
     access_log: WrittenPath = Field(
         default=Path("access.log"), description="File, `-` for standard output, or `off`."

@@ -16,7 +16,8 @@ from edgeproxy.http1.fields import response_fields
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.upstream.address import Address, is_ip, on_port
-from edgeproxy.upstream.lookup import look_up
+from edgeproxy.upstream.lookup import LookUp
+from edgeproxy.upstream.names import Names
 from edgeproxy.upstream.resolve import Name, Resolver
 from edgeproxy.upstream.target import Connects, Target, TargetOptions
 from edgeproxy.upstream.upstream import Upstream
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     members: dict[str, list[Member]]
     targets: dict[str, dict[_Key, Target]]
     names: dict[str, Name]
+    look_up: LookUp
 
 
 class Fleet:
@@ -57,10 +59,8 @@ class Fleet:
         self._network = network
         self._deadlines = deadlines
         self._relay = relay
-        self._plan = Plan({}, {}, {}, {})
-        self.resolver = Resolver(
-            reactor, deadlines.clock.now, self._moved, network.look_up or look_up
-        )
+        self._plan = Plan({}, {}, {}, {}, Names())
+        self.resolver = Resolver(reactor, deadlines.clock.now, self._moved)
         self.deadline = 0.0
         self._ticked = 0.0
 
@@ -68,7 +68,9 @@ class Fleet:
         """The upstreams of a configuration; nothing changes until :meth:`use`. May run in a
         thread: it waits for the first look-up of names."""
         hosts = (each.host for upstream in config.upstreams.values() for each in upstream.targets)
-        plan = Plan({}, {}, {}, self.resolver.first(host for host in hosts if not is_ip(host)))
+        look_up = self._network.look_up or Names(config.resolver)
+        names = self.resolver.first((host for host in hosts if not is_ip(host)), look_up)
+        plan = Plan({}, {}, {}, names, look_up)
         for name, upstream in config.upstreams.items():
             plan.members[name] = _members(config, upstream)
             plan.upstreams[name] = Upstream(name, [str(each) for each in upstream.targets])
@@ -104,7 +106,7 @@ class Fleet:
             if any(member.config.host in plan.names for member in members):
                 self._gather(plan, name)  # a name may have moved since
         old, self._plan = self._plan, plan
-        self.resolver.use(plan.names)
+        self.resolver.use(plan.names, plan.look_up)
         for name, targets in old.targets.items():
             _retire(targets, plan.targets.get(name, {}))
 

@@ -1,4 +1,4 @@
-"""What a name leads to: asked of the system, in threads of our own.
+"""Looking names up in threads of our own.
 
 A DNS server that does not answer holds up its own thread and nobody else's: not the reactor, nor a
 reload, nor the end of the process.
@@ -6,7 +6,6 @@ reload, nor the end of the process.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -34,18 +33,6 @@ class Answer(NamedTuple):
 
 
 LookUp = Callable[[str], Answer]
-
-
-def look_up(host: str) -> Answer:
-    """What the system says. Blocks."""
-    try:
-        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        absent = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
-        return Answer(error=error.strerror or "not found", absent=absent)
-    except (OSError, UnicodeError) as error:
-        return Answer(error=str(error))
-    return Answer(in_order(str(info[4][0]) for info in infos))
 
 
 def in_order(found: Iterable[str]) -> tuple[str, ...]:

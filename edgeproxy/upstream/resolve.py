@@ -68,26 +68,26 @@ class Name:
 class Resolver:
     """All names that targets use. ``changed`` is told of each whose addresses are others now.
 
-    ``look_up`` blocks; ``ask`` has it done in a thread (or, in tests in memory, by the test).
+    ``ask`` has a name looked up in a thread (or, in tests in memory, by the test).
     """
+
+    ask: Callable[[str, Callable[[str, Answer], None]], None]
 
     def __init__(
         self,
         reactor: Any,
         now: Callable[[], float],
         changed: Callable[[Name], None],
-        look_up: LookUp,
     ) -> None:
         self._reactor = reactor
         self._now = now
         self._changed = changed
-        self._look_up = look_up
-        self.ask = Lookups(look_up).ask
+        self._look_up: LookUp | None = None
         self.names: dict[str, Name] = {}
         #: Look-ups that have failed since the start.
         self.failed = 0
 
-    def first(self, hosts: Iterable[str]) -> dict[str, Name]:
+    def first(self, hosts: Iterable[str], look_up: LookUp) -> dict[str, Name]:
         """The names of a configuration: those in use, and new ones, which are looked up now.
 
         Blocks for at most :data:`FIRST` seconds, and may run in a thread: nothing changes until
@@ -95,14 +95,17 @@ class Resolver:
         """
         known = self.names
         names = {host: known.get(host) or Name(host) for host in hosts}
-        answers = look_up_all([h for h in names if h not in known], self._look_up, FIRST)
+        answers = look_up_all([h for h in names if h not in known], look_up, FIRST)
         now = self._now()
         for host, answer in answers.items():
             names[host].take(answer, now)
         return names
 
-    def use(self, names: dict[str, Name]) -> None:
-        """These are in use from now on."""
+    def use(self, names: dict[str, Name], look_up: LookUp) -> None:
+        """These are in use from now on, and looked up so."""
+        if look_up != self._look_up:
+            self._look_up = look_up
+            self.ask = Lookups(look_up).ask
         for host, name in names.items():
             if host not in self.names and name.error:
                 self._tell(name)
