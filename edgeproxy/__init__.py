@@ -40,6 +40,8 @@ answer never looks whole. However it ended, the exchange ends in
 moved, and :mod:`edgeproxy.observe.accesslog` writes one line. The connection waits for the next
 request.
 
+What a load balancer in front asks of the gateway itself, :mod:`edgeproxy.readiness` answers.
+
 Around all this :mod:`edgeproxy.service` builds, starts, reloads and drains the gateway, and
 :mod:`edgeproxy.tap` starts it under twistd.
 """

@@ -21,7 +21,7 @@ _IN_FORCE = (
     "resolver",
     "server_header",
 )
-_AT_START = ("listen", "access_log", "control")
+_AT_START = ("listen", "health", "access_log", "control")
 
 
 def describe(old: Config, new: Config) -> list[str]:

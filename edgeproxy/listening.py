@@ -17,13 +17,15 @@ from edgeproxy.transport.tls import TLSStream
 
 
 class Listening:
-    """See the module's text. ``context`` gives the TLS context for a new connection; ``None``
-    for a plain listener. ``idle`` is called when a draining listener's last connection ends."""
+    """See the module's text. ``kind`` is ``https``, ``http`` or ``health``; ``context`` gives the
+    TLS context for a new connection, ``None`` for a plain listener. ``idle`` is called when a
+    draining listener's last connection ends."""
 
     def __init__(
         self,
         reactor: Any,
         deadlines: Deadlines,
+        kind: str,
         sock: socket.socket,
         limit: int,
         context: Callable[[], SSL.Context] | None,
@@ -31,6 +33,7 @@ class Listening:
         self._reactor = reactor
         self._deadlines = deadlines
         self._context = context
+        self.kind = kind
         self.connections: set[Http1Server] = set()
         self.accepted = 0
         self.port = Port(reactor, sock, self._accept, limit)

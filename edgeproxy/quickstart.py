@@ -166,8 +166,8 @@ def gateway(
     from edgeproxy.starting import bind_all
 
     config = _configuration(url, https, folder)
-    sockets = bind_all(config)
-    port: int = sockets[0].getsockname()[1]
+    bound = bind_all(config)
+    port: int = bound[0].socket.getsockname()[1]
     own = folder / str(port)
     _private_folder(folder)
     _private_folder(own)
@@ -183,7 +183,7 @@ def gateway(
     prepare(config.certs.folder)
     made = key(config.keys, "quickstart")
     ready = Gateway(reactor, config)
-    ready.prepare(sockets)
+    ready.prepare(bound)
     cacert = trusted(ready.tls.names, config.certs.folder, chain, own / "trusted.pem")
     return Quick(ready, curl(port, cacert, made.credential), port)
 

@@ -1,4 +1,4 @@
-"""The plain listener: everything that comes there is sent to https."""
+"""The plain listener: what comes there is sent to https, but for probes of a load balancer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from edgeproxy.exchange import Exchange
 from edgeproxy.http1.grammar import split_host
 
 if TYPE_CHECKING:
+    from edgeproxy.readiness import Readiness
     from edgeproxy.snapshot import Snapshot
 
 
 class RedirectToHttps:
-    """Answers 308, which keeps method and body (RFC 9110 15.4.9). ``port`` is the https one."""
+    """Answers 308, which keeps method and body (RFC 9110 15.4.9). ``port`` is the https one;
+    ``probes`` answer here unless they have a listener of their own."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], port: int) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], port: int, probes: Readiness | None = None
+    ) -> None:
         self._snapshot = snapshot
+        self._probes = probes
         self._port = b"" if port == 443 else b":%d" % port
 
     def handle(self, exchange: Exchange) -> None:
+        if self._probes is not None and self._probes.answer(exchange):
+            return
         exchange.snapshot = self._snapshot()
         target = exchange.head.target
         path, mark, query = target.partition(b"?")

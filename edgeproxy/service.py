@@ -7,8 +7,7 @@ it reads certificates and keys, opens the log and binds the ports.
 from __future__ import annotations
 
 import gc
-import socket
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterator
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
@@ -22,7 +21,6 @@ from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
 from edgeproxy.config import Config
 from edgeproxy.control import ControlSocket
-from edgeproxy.exchange import Exchange
 from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
 from edgeproxy.identity.keyfile import KeyFileError
@@ -31,6 +29,7 @@ from edgeproxy.limits.table import LimitTable
 from edgeproxy.listening import Listening
 from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
+from edgeproxy.readiness import PROBES, Readiness
 from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
 from edgeproxy.reloading import Reloader, Staged
@@ -38,7 +37,14 @@ from edgeproxy.resource import ReverseProxyResource
 from edgeproxy.signals import Signals
 from edgeproxy.slices import in_slices
 from edgeproxy.snapshot import Snapshot, compile_limits, compile_router
-from edgeproxy.starting import StartError, allow_descriptors, bind_all, check_folder, no_certificate
+from edgeproxy.starting import (
+    Bound,
+    StartError,
+    allow_descriptors,
+    bind_all,
+    check_folder,
+    no_certificate,
+)
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.upkeep import Upkeep
@@ -79,6 +85,9 @@ class Gateway(Service):
         self._tls_work: Deferred[None] = succeed(None)
         self._upkeep = Upkeep(self.tls, self._tables, self.clock.now())
         self.listeners: list[Listening] = []
+        #: For probes alone; they go on while the others drain.
+        self.probing: list[Listening] = []
+        self.readiness = Readiness(self.snapshot, self.obstacle)
         self.problems: tuple[Problem, ...] = ()
         self.draining: Deferred[None] | None = None
         self._drain_timer: Any = None
@@ -97,15 +106,15 @@ class Gateway(Service):
 
     # -- building --------------------------------------------------------------------------------
 
-    def prepare(self, sockets: list[socket.socket] | None = None) -> None:
+    def prepare(self, bound: list[Bound] | None = None) -> None:
         """Read what has to be read, and bind the ports, unless they were bound already.
 
         :raises StartError: with a line for each reason.
         """
         config = self.config
         allow_descriptors(self.reactor, config)
-        if sockets is None:
-            sockets = bind_all(config)
+        if bound is None:
+            bound = bind_all(config)
         check_folder(config.certs.folder)
         try:
             self.keys.start()
@@ -121,29 +130,28 @@ class Gateway(Service):
         except OSError as error:
             raise StartError(f"access log {config.access_log}: {error.strerror}") from error
         self.control.bind()
-        self._listen(sockets)
+        self._listen(bound)
 
-    def _listen(self, sockets: list[socket.socket]) -> None:
+    def _listen(self, bound: list[Bound]) -> None:
         config = self.config
         limits = _head_limits(config)
         timeouts = _timeouts(config)
-        https = Listening(
-            self.reactor, self.deadlines, sockets[0], config.listen.connections, self._context
-        )
-        handlers: list[tuple[Listening, Callable[[Exchange], None]]] = [
-            (https, self.resource.handle)
-        ]
-        if len(sockets) > 1:
-            plain = Listening(
-                self.reactor, self.deadlines, sockets[1], config.listen.connections, None
+        for kind, sock in bound:
+            context = self._context if kind == "https" else None
+            most = PROBES if kind == "health" else config.listen.connections
+            made = Listening(self.reactor, self.deadlines, kind, sock, most, context)
+            (self.probing if kind == "health" else self.listeners).append(made)
+        probes = None if self.probing else self.readiness
+        redirect = RedirectToHttps(self.snapshot, self.listeners[0].number, probes)
+        handlers = {
+            "https": self.resource.handle,
+            "http": redirect.handle,
+            "health": self.readiness.handle,
+        }
+        for made in (*self.listeners, *self.probing):
+            made.listener = Listener(
+                handlers[made.kind], self.snapshot, made.closed, self.clock, timeouts, limits
             )
-            redirect = RedirectToHttps(self.snapshot, https.number)
-            handlers.append((plain, redirect.handle))
-        for listening, handle in handlers:
-            listening.listener = Listener(
-                handle, self.snapshot, listening.closed, self.clock, timeouts, limits
-            )
-            self.listeners.append(listening)
 
     def _folder(self, config: Config) -> CertificateFolder:
         return CertificateFolder(
@@ -193,7 +201,7 @@ class Gateway(Service):
             next(work, None)  # the first step changes over
             self._change_tls(work)
             staged.folder.adopt(self._certificates_changed)
-        for listening in self.listeners:
+        for listening in (*self.listeners, *self.probing):
             listening.listener.timeouts = _timeouts(built.config)
             listening.listener.limits = _head_limits(built.config)
         self._tell_open_routes(before)
@@ -225,16 +233,23 @@ class Gateway(Service):
         self.deadlines.waiting.add(self.fleet)
         self.deadlines.waiting.add(self._upkeep)
         self.deadlines.start()
-        for listening in self.listeners:
+        for listening in (*self.listeners, *self.probing):
             listening.start()
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
         self.reactor.callWhenRunning(_settle)
         self._tell_open_routes()
-        for listening in self.listeners:
-            scheme = "https" if listening is self.listeners[0] else "http"
-            _log.info("listening on {scheme} port {port}", scheme=scheme, port=listening.number)
+        for listening in (*self.listeners, *self.probing):
+            _log.info("listening on {kind} port {port}", kind=listening.kind, port=listening.number)
+
+    def obstacle(self) -> str:
+        """Why no traffic should come, in a word or two; ``""`` when it may."""
+        if self.draining is not None:
+            return "draining"
+        if not self.running:
+            return "starting"
+        return "" if self.tls.names.entries else "no certificate"
 
     def open_routes(self) -> list[str]:
         """The routes that let in callers without any credential."""
@@ -299,6 +314,11 @@ class Gateway(Service):
         if self.draining is not None and not self.draining.called:
             self.draining.callback(None)
 
+    def _end_probing(self) -> None:
+        for listening in self.probing:
+            listening.drain()
+            listening.abort()
+
     def _stopped(self) -> Deferred[None]:
         self._tls_work.cancel()
         self.deadlines.stop()
@@ -306,6 +326,7 @@ class Gateway(Service):
         self.folder.stop()
         self.keys.stop()
         self.log.stop()
+        self._end_probing()
         self.signals.restore()
         return self.control.stop(self._cut)
 

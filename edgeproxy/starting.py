@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import Logger
@@ -34,24 +34,36 @@ class StartError(Exception):
         self.busy = busy
 
 
-def bind_all(config: Config) -> list[socket.socket]:
-    """Take the ports: the one for https, then the plain one if there is one.
+class Bound(NamedTuple):
+    """A listening socket, and what is spoken there: ``https``, ``http`` or ``health``."""
+
+    kind: str
+    socket: socket.socket
+
+
+def bind_all(config: Config) -> list[Bound]:
+    """Take the ports: the one for https first, the plain one and the one for probes if any.
 
     :raises StartError: one of them cannot be had; none is kept.
     """
-    sockets: list[socket.socket] = []
-    for address in (config.listen.https, config.listen.http):
+    bound: list[Bound] = []
+    listen = config.listen
+    for kind, address in (
+        ("https", listen.https),
+        ("http", listen.http),
+        ("health", config.health),
+    ):
         if address is None:
             continue
         try:
-            sockets.append(bind(*split_address(address), config.listen.backlog))
+            bound.append(Bound(kind, bind(*split_address(address), listen.backlog)))
         except PortError as error:
-            for each in sockets:
-                each.close()
+            for each in bound:
+                each.socket.close()
             cause = error.__cause__
             busy = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
             raise StartError(str(error), busy=busy) from error
-    return sockets
+    return bound
 
 
 def split_address(address: str) -> tuple[str, int]:

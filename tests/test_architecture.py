@@ -62,6 +62,7 @@ ROOMS = {
     "edgeproxy.site": "T",
     "edgeproxy.page": "T",
     "edgeproxy.redirect": "T",
+    "edgeproxy.readiness": "T",
     "edgeproxy.listening": "T",
     "edgeproxy.snapshot": "T",
     "edgeproxy.changes": "T",

@@ -113,7 +113,10 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
 
 def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     counters = found["counters"]
-    yield "edgeproxy", f"{found['version']}, {found['state']}, process {found['pid']}"
+    state = found["state"]
+    if state == "running" and found["not_ready"]:
+        state += f" but not ready ({found['not_ready']})"
+    yield "edgeproxy", f"{found['version']}, {state}, process {found['pid']}"
     yield "up for", _duration(found["uptime"])
     yield "configuration", f"{found['config'] or 'none'}, {counted(found['reloads'], 'reload')}"
     for each in found["listeners"]:

@@ -77,6 +77,7 @@ def assemble(
     for each in sources:
         routes.take(each.reader, each.root.get("routes"))
     _something_routed(main)
+    _own_address(main, form)
     return Config.model_construct(
         source=source,
         folder=folder,
@@ -90,6 +91,7 @@ def assemble(
         routes=tuple(routes.routes),
         timeouts=form.timeouts,
         heads=form.heads,
+        health=form.health,
         trusted_proxies=form.trusted_proxies,
         forwarded=form.forwarded,
         resolver=form.resolver,
@@ -149,6 +151,16 @@ def _something_routed(main: Source) -> None:
     if main.root.get("routes") is None and main.root.get("include") is None:
         main.reader.add(
             Node(1, 1), "nothing is routed; add `routes:`, as in `routes: {'*': {/: my-upstream}}`"
+        )
+
+
+def _own_address(main: Source, form: Settings) -> None:
+    listen = form.listen
+    if form.health in (listen.https, listen.http) and not (form.health or ":0").endswith(":0"):
+        main.reader.at(
+            main.root,
+            ("health",),
+            f"{shown(form.health)} is an address of `listen` already; give `health` its own port",
         )
 
 

@@ -271,6 +271,7 @@ class Config(Frozen):
     routes: tuple[Route, ...] = ()
     timeouts: Timeouts = Timeouts()
     heads: Heads = Heads()
+    health: str | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     # resolv.conf

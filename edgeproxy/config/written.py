@@ -16,6 +16,7 @@ from edgeproxy.config.fields import (
     FieldName,
     FieldValue,
     LimitName,
+    ListenAddress,
     Name,
     Network,
     RateValue,
@@ -210,6 +211,10 @@ class Settings(Frozen):
     heads: Heads = Field(default=Heads(), description="How large heads may be.")
     trusted_proxies: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
         default=(), description="Networks whose X-Forwarded-For is believed."
+    )
+    health: ListenAddress | None = Field(
+        default=None,
+        description="Address that answers /healthz and /readyz; absent: `listen: http:` does.",
     )
     forwarded: Literal["x-forwarded", "forwarded"] = Field(
         default="x-forwarded", description="The family of fields that tells upstreams the client."

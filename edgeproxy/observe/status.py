@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from edgeproxy.listening import Listening
     from edgeproxy.service import Gateway
 
 
@@ -25,7 +26,9 @@ def status(gateway: Gateway) -> dict[str, Any]:
         "config": None if config.source is None else str(config.source),
         "reloads": gateway.reloader.count,
         "last_reload": None if last is None else {"ok": last.done, "lines": last.lines},
-        "listeners": [_listener(gateway, number) for number in range(len(gateway.listeners))],
+        "not_ready": gateway.obstacle(),
+        "probes": gateway.readiness.probes,
+        "listeners": [_listener(each) for each in (*gateway.listeners, *gateway.probing)],
         "routes": len(config.routes),
         "open_routes": gateway.open_routes(),
         "certificates": _certificates(gateway),
@@ -42,10 +45,9 @@ def status(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _listener(gateway: Gateway, number: int) -> dict[str, Any]:
-    listening = gateway.listeners[number]
+def _listener(listening: Listening) -> dict[str, Any]:
     return {
-        "scheme": "http" if number else "https",
+        "scheme": listening.kind,
         "port": listening.number,
         "connections": len(listening.connections),
         "accepted": listening.accepted,

@@ -21,6 +21,7 @@ from edgeproxy.http1.server import Http1Server
 from edgeproxy.identity.apikey import digest, make
 from edgeproxy.identity.keyfile import parse_line, stamp
 from edgeproxy.service import Gateway
+from edgeproxy.starting import Bound
 from edgeproxy.testing.link import MemoryStream, MemoryWire
 from edgeproxy.testing.reactor import EPOCH, MemoryClock, MemoryReactor
 from edgeproxy.testing.tls import TLSWire
@@ -101,25 +102,36 @@ class MemoryGateway:
         hosts = tuple(sorted({route.host for route in config.routes} - {"*"}))
         sets = tuple(map(tuple, certificates)) or ((hosts or ("localhost",)),)
         gateway.tls.swap(_names(sets))
-        gateway._listen([_NoSocket(8443), _NoSocket(8080)])  # type: ignore[list-item]
+        ports = {"https": 8443, "http": 8080}
+        if config.health is not None:
+            ports["health"] = 9000
+        gateway._listen([Bound(kind, _NoSocket(port)) for kind, port in ports.items()])  # type: ignore[arg-type]
         # What starting the service does, but for what belongs to a process.
+        gateway.running = True
         gateway.deadlines.waiting.add(gateway.fleet)
         gateway.deadlines.start()
 
     # -- what tests call -------------------------------------------------------------------------
 
     def client(
-        self, address: str = "192.0.2.1", name: str | None = None, *, plain: bool = False
+        self,
+        address: str = "192.0.2.1",
+        name: str | None = None,
+        *,
+        plain: bool = False,
+        probe: bool = False,
     ) -> Wire:
         """A new client from ``address``; ``name`` is the one it asks for in TLS (the first host
-        of the routes where not said). ``plain`` comes to the listener without TLS."""
+        of the routes where not said). ``plain`` comes to the listener without TLS, ``probe`` to the
+        one of ``health:``."""
+        plain = plain or probe
         if name is None and not plain:
             entry = self.gateway.tls.names.default
             name = None if entry is None else entry.name.replace("*", "any")
         if self.way is Way.TLS and not plain:
             wire = self._tls_client(address, name or "")
         else:
-            wire = self._memory_client(address, name, plain)
+            wire = self._memory_client(address, name, plain, probe)
         self.clients.append(wire)
         self.reactor.settle()
         return wire
@@ -188,9 +200,11 @@ class MemoryGateway:
         self.finished.append(exchange)
         self._write(exchange)
 
-    def _memory_client(self, address: str, name: str | None, plain: bool) -> Wire:
+    def _memory_client(self, address: str, name: str | None, plain: bool, probe: bool) -> Wire:
         wire = MemoryWire(self.reactor, self.way)
         listening = self.gateway.listeners[1 if plain else 0]
+        if probe:
+            (listening,) = self.gateway.probing
         protocol = Http1Server(listening.listener, Peer(address, 50000, listening.number))
         secure = ("", None) if plain else ("TLSv1.3", name)
         self.peers[id(protocol.peer)] = wire
