@@ -33,6 +33,9 @@ of the upstream, on a connection from its pool (:mod:`edgeproxy.upstream.target`
 is slow, the other is paused. If the service cannot be reached or breaks off, the request is
 repeated where that is safe.
 
+A route may lead to Python in place of an upstream: then :mod:`edgeproxy.mounted.mount` waits for
+the body, and lets a ``twisted.web`` resource answer through :mod:`edgeproxy.mounted.channel`.
+
 The answer's head is relayed back, with the fields that tell the state of the limits, and its body
 streams. Should the service break off now, the client's connection is aborted, so that half an
 answer never looks whole. However it ended, the exchange ends in

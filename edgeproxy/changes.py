@@ -44,7 +44,10 @@ def describe(old: Config, new: Config) -> list[str]:
 
 def _routes(routes: Iterable[Route]) -> dict[str, Route]:
     """By label; where a route stands in its file makes no difference."""
-    return {label(r): r.model_copy(update={"file": "", "line": 0}) for r in routes}
+    return {
+        label(r): r.model_copy(update={"file": "", "line": 0, "resource_at": (0, 0)})
+        for r in routes
+    }
 
 
 def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

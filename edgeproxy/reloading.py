@@ -109,6 +109,7 @@ class Reloader:
             if new.keys != old.keys:
                 staged.keys = KeyStore(reactor, new.keys, _nothing)
                 yield in_slices(reactor, staged.keys.opening())
+            gateway.mounts.make(built.mounts)
         except BaseException:
             staged.drop()
             raise

@@ -296,9 +296,10 @@ class ReverseProxyResource(Resource):
         )
 
     def _answer(self, exchange: Exchange, route: Route, view: HostView, snapshot: Snapshot) -> None:
-        """Relay, or show the built-in page where no service is named yet."""
+        """Relay, or let the route's resource answer, or show the built-in page where neither is
+        named yet."""
         upstream = route.upstream
-        if upstream is None:
+        if upstream is None and route.mounted is None:
             welcome(exchange)
             return
         forwarded = view.forwarded
@@ -308,7 +309,12 @@ class ReverseProxyResource(Resource):
             ) + b"".join(
                 [line + b"\r\n" for kind, line in exchange.head.special if kind is Kind.VIA]
             )
-        self._relay.start(exchange, route, upstream, route.host_line or view.host_line, forwarded)
+        if upstream is not None:
+            self._relay.start(
+                exchange, route, upstream, route.host_line or view.host_line, forwarded
+            )
+        elif route.mounted is not None:
+            route.mounted.start(exchange, route, view.host_line, forwarded)
 
 
 def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange) -> None:

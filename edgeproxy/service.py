@@ -27,6 +27,7 @@ from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.listening import Listening
+from edgeproxy.mounted.mount import Building, Mounts
 from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
 from edgeproxy.readiness import PROBES, Readiness
@@ -59,6 +60,7 @@ class Built(NamedTuple):
     config: Config
     snapshot: Snapshot
     plan: Plan
+    mounts: Building
 
 
 class Gateway(Service):
@@ -98,11 +100,14 @@ class Gateway(Service):
         self.signals = Signals(reactor, self)
         self.keys = KeyStore(reactor, config.keys, _nothing)
         self.folder = self._folder(config)
+        self.mounts = Mounts(reactor, self.deadlines)
         built = self.build(config)
+        self.mounts.make(built.mounts)
         self.resource = ReverseProxyResource(
             built.snapshot, self.relay, self.clock, self._keys, self._names
         )
         self.fleet.use(built.plan)
+        self.mounts.use(built.mounts)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -172,12 +177,16 @@ class Gateway(Service):
         self._tls_work.addErrback(_not_changed)
 
     def build(self, config: Config) -> Built:
-        """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread."""
+        """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread.
+
+        :raises ConfigError: a route's resource cannot be imported.
+        """
         plan = self.fleet.build(config)
         limits = compile_limits(config, self._limits())
-        router = compile_router(config, plan.upstreams, limits)
+        mounts = self.mounts.build(config)
+        router = compile_router(config, plan.upstreams, limits, mounts.by_order)
         snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record)
-        return Built(config, snapshot, plan)
+        return Built(config, snapshot, plan, mounts)
 
     def use(self, built: Built, staged: Staged) -> None:
         """Put a configuration into force, with what was read for it. Cannot fail."""
@@ -187,6 +196,7 @@ class Gateway(Service):
         self.config = built.config
         self.resource.snapshot = built.snapshot
         self.fleet.use(built.plan)
+        self.mounts.use(built.mounts)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
         if staged.keys is not None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -18,13 +19,14 @@ from edgeproxy.config.model import Route as RouteConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.config.units import Rate
 from edgeproxy.forward import FieldRules
-from edgeproxy.http1.fields import FieldTable, request_fields
+from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
 from edgeproxy.identity.principal import Principal
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.routing import PathKind, Router, Rule
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
+    from edgeproxy.mounted.mount import Mount
     from edgeproxy.upstream.upstream import Upstream
 
 
@@ -82,6 +84,8 @@ class Route:
         "limit",
         "limits",
         "log",
+        "mount",
+        "mounted",
         "open",
         "request_rules",
         "response_rules",
@@ -113,6 +117,9 @@ class Route:
         self.body = one(config.body)
         self.keep_slash = config.encoded_slash == "keep"
         self.upstream = upstream
+        self.mounted: Mount | None = None
+        #: The segments of a path that lie above the resource, where there is one.
+        self.mount: tuple[bytes, ...] = ()
         self.strip = _strip(config)
         self.host_line: bytes | None = None
         self.request_rules: FieldRules | None = None
@@ -141,6 +148,16 @@ def _strip(config: RouteConfig) -> bytes:
     return unquote_to_bytes(prefix.rstrip("/"))
 
 
+def _mount(config: RouteConfig, strip: bytes) -> tuple[bytes, ...]:
+    """What of a request's path is the route's own; the resource walks what follows."""
+    if config.kind == "regex":
+        return ()  # it has no fixed front
+    path = unquote_to_bytes(config.path)[len(strip) :]
+    if config.kind == "prefix":
+        path = path.rstrip(b"/")
+    return tuple(path[1:].split(b"/")) if path else ()
+
+
 def _rules(
     set_: Mapping[str, str], add: Mapping[str, str], remove: Iterable[str]
 ) -> FieldRules | None:
@@ -165,6 +182,8 @@ class Snapshot:
         self.upstreams = upstreams
         self.finished = finished
         self.request_fields: FieldTable = request_fields()
+        #: For the answers of resources; targets have their own.
+        self.response_fields = response_fields(hide_software=config.server_header == "hide")
         self.trusted: tuple[IPv4Network | IPv6Network, ...] = config.trusted_proxies
         self.forwarded = config.forwarded
         query = config.auth.api_key.query
@@ -190,9 +209,13 @@ def compile_limits(config: Config, before: Mapping[str, Limit]) -> dict[str, Lim
 
 
 def compile_router(
-    config: Config, upstreams: Mapping[str, Upstream], limits: Mapping[str, Limit]
+    config: Config,
+    upstreams: Mapping[str, Upstream],
+    limits: Mapping[str, Limit],
+    mounts: Mapping[int, Mount] = MappingProxyType({}),
 ) -> Router[Route]:
-    """All routes in their total order."""
+    """All routes in their total order; ``mounts`` are the resources of those that name one, by
+    the place of the route in the configuration."""
     kept: dict[tuple[type, object], Any] = {}
 
     def one(value: T, /) -> T:
@@ -203,7 +226,7 @@ def compile_router(
 
     # One window answers for one limit, however often and wherever it is named.
     return Router(
-        _rule(order, route, config, upstreams, limits, one)
+        _rule(order, route, config, upstreams, limits, mounts.get(order), one)
         for order, route in enumerate(config.routes)
     )
 
@@ -214,11 +237,14 @@ def _rule(
     whole: Config,
     upstreams: Mapping[str, Upstream],
     limits: Mapping[str, Limit],
+    mounted: Mount | None,
     one: Shared,
 ) -> Rule[Route]:
     named = [limits[name] for name in config.limit if name != "none"]
     upstream = None if config.to is None else upstreams[config.to]
     route = Route(config, upstream, named, one)
+    if mounted is not None:
+        _use_resource(route, config, mounted)
     if config.to is not None:
         _use_upstream(route, config, whole.upstreams[config.to])
     kind = PathKind[config.kind.upper()]
@@ -252,3 +278,11 @@ def _use_upstream(route: Route, config: RouteConfig, upstream: UpstreamConfig) -
     route.request_rules = _rules(
         {**secret, **config.request.set}, config.request.add, config.request.remove
     )
+
+
+def _use_resource(route: Route, config: RouteConfig, mounted: Mount) -> None:
+    """What there is on a route that leads to a resource."""
+    route.mounted = mounted
+    route.mount = _mount(config, route.strip)
+    rules = config.request
+    route.request_rules = _rules(rules.set, rules.add, rules.remove)

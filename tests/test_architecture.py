@@ -54,6 +54,8 @@ ROOMS = {
     "edgeproxy.upstream.*": "T",
     "edgeproxy.transport": "T",
     "edgeproxy.transport.*": "T",
+    "edgeproxy.mounted": "T",
+    "edgeproxy.mounted.*": "T",
     "edgeproxy.observe": "T",
     "edgeproxy.observe.*": "T",
     "edgeproxy.exchange": "T",

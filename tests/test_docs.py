@@ -238,5 +238,7 @@ def test_the_bench_finds_its_place(tmp_path: Path) -> None:
 def test_python_examples_compile() -> None:
     examples = of("docs/embedding.md", "python")
     assert len(examples) == 2
+    examples += of("docs/resources.md", "python")
+    assert len(examples) == 5
     for example in examples:
         compile(example, "embedding.md", "exec")

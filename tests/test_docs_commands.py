@@ -153,6 +153,8 @@ def test_from_pip_install_to_a_key(
 
     (example,) = of("README.md", "yaml")
     example = example.replace("8443", port).replace("8080", plain).replace("9001", service)
+    (terminal.folder / "shop").mkdir()
+    (terminal.folder / "shop" / "status.py").write_text(*of("README.md", "python"))
     write_config(terminal.folder, example)
     said = terminal.paste(CHANGED)
     for expected in ("all right: 4 routes", "OPEN", "routes added: ", "limit added: pay"):
@@ -173,7 +175,7 @@ def test_from_pip_install_to_a_key(
     # No service is there: who gets past the gateway's own questions is answered 502.
     wait_for(lambda: terminal.ask(*common, *with_key, f"{url}/users") == "502", what="the key")
     assert terminal.ask(*common, f"{url}/users") == "401"
-    assert terminal.ask(*common, f"{url}/status") == "502"
+    assert terminal.ask(*common, f"{url}/status") == "200"
     assert terminal.ask(*common, *with_key, "-X", "POST", f"{url}/payments") == "502"
     assert terminal.ask(*common, *with_key, f"{url}/payments") == "405"
 

@@ -88,6 +88,7 @@ def examine(file: Path) -> Findings:
         certs, keys = setting(file, "certs", "certs/"), setting(file, "keys", "keys.jsonl")
     else:
         certs, keys = config.certs.folder, config.keys
+        problems += _resources(config)
     default = None if config is None else config.certs.default
     names, wrong = _certificates(certs, default)
     problems += wrong
@@ -168,6 +169,15 @@ def _keys(path: Path, *, needed: bool) -> tuple[int, list[Problem], list[str]]:
     if path.stat().st_mode & 0o022:
         warnings.append(f"{name} can be written by others; `chmod 600` it")
     return count, problems, [] if problems else warnings
+
+
+def _resources(config: Config) -> list[Problem]:
+    """Imports and makes each route's resource, as the gateway does when it starts."""
+    if not any(route.resource for route in config.routes):
+        return []
+    from edgeproxy.mounted.loading import problems
+
+    return problems(config)
 
 
 def _wants_keys(config: Config) -> bool:

@@ -169,6 +169,11 @@ QueryName = Annotated[
     AfterValidator(grammar.query_name),
     WithJsonSchema({"type": "string", "pattern": grammar.QUERY_NAME_PATTERN}),
 ]
+DottedPath = Annotated[
+    str,
+    AfterValidator(grammar.dotted_path),
+    WithJsonSchema({"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)+$"}),
+]
 FieldName = Annotated[str, AfterValidator(grammar.field_name)]
 SettableName = Annotated[str, AfterValidator(grammar.field_name), AfterValidator(_settable)]
 FieldValue = Annotated[str, AfterValidator(_plain_value)]

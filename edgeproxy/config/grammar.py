@@ -7,6 +7,7 @@ whose text says what is wrong and what would be right.
 import ipaddress
 import re
 import warnings
+from keyword import iskeyword
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -217,6 +218,20 @@ def regex(value: str) -> str:
     except (RecursionError, OverflowError, ValueError):
         raise ValueError(f"{shown(value)} is too complex a regular expression") from None
     return value
+
+
+def dotted_path(value: str) -> str:
+    """The name of a Python object within a module: `shop.status.Status`."""
+    parts = value.split(".")
+    if len(parts) > 1 and all(part.isidentifier() and not iskeyword(part) for part in parts):
+        return value
+    near = value.replace(":", ".").replace("/", ".").replace(".py.", ".")
+    hint = ""
+    if near != value and all(part.isidentifier() for part in near.split(".")):
+        hint = f"; did you mean {shown(near)}?"
+    raise ValueError(
+        f"{shown(value)} is not a dotted path{hint or '; write it as package.module.Name'}"
+    )
 
 
 def field_name(value: str) -> str:

@@ -6,7 +6,7 @@ Each default names the precedent that it follows. What a file may say, with its 
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -172,6 +172,9 @@ class Route(Frozen):
     path: str
     to: str | None = None
     page: bool = False
+    resource: str | None = None
+    options: dict[str, Any] = {}
+    resource_at: tuple[int, int] = (0, 0)
     auth: tuple[str, ...] = ("api_key",)
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 from edgeproxy.config import grammar
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
-from edgeproxy.config.reading import Location, Reader
+from edgeproxy.config.reading import Location, Reader, locate
 from edgeproxy.config.reserved import IDENTITY
 from edgeproxy.config.rules import merged, wrong_rules
 from edgeproxy.config.units import shown
@@ -97,7 +97,9 @@ class RouteReader:
         self._check_sense(reader, form, node, key)
         if host is None or key is None:
             return
-        route = self._route(form, host, key, f"{reader.file}", place.line)
+        named = locate(node, ("resource",))
+        at = (named.line, named.column)
+        route = self._route(form, host, key, f"{reader.file}", place.line, at)
         self._check_taken(reader, route, place)
         self.routes.append(route)
 
@@ -114,10 +116,7 @@ class RouteReader:
     def _check_sense(
         self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
     ) -> None:
-        if form.to is None and not form.page:
-            reader.add(node, "this route leads nowhere; add `to:` with the name of an upstream")
-        if form.to is not None and form.page:
-            reader.at(node, ("page",), "a route has `to` or `page`, not both; remove one")
+        self._check_end(reader, form, node)
         auth, limit = form.auth or (), form.limit or ()
         if "none" in auth and len(auth) > 1:
             reader.at(
@@ -139,6 +138,33 @@ class RouteReader:
             rules = getattr(form, direction)
             for location, message in wrong_rules(rules, request=direction == "request"):
                 reader.at(node, (direction, *location), message)
+
+    def _check_end(self, reader: Reader, form: RouteForm, node: Node) -> None:
+        """A route leads to one thing."""
+        ends = [name for name in ("to", "page", "resource") if getattr(form, name)]
+        if not ends and node.get("resource") is None:
+            reader.add(node, "this route leads nowhere; add `to:` with the name of an upstream")
+        for other in ends[1:]:
+            reader.at(node, (other,), f"a route has `{ends[0]}` or `{other}`, not both; remove one")
+        if form.resource is None:
+            if form.options and node.get("resource") is None:
+                reader.at(node, ("options",), "`options` are for a `resource`; remove them")
+            return
+        if form.host is not None:
+            reader.at(
+                node, ("host",), "a resource gets the Host that the client sent; remove `host`"
+            )
+        for name, value in form.options.items():
+            place = ("options", name)
+            if not name.isidentifier():
+                message = f"{shown(name)} cannot be an argument's name; letters, digits and _ can"
+                reader.at(node, (*place, "[key]"), message)
+            if "${" in str(value):
+                message = (
+                    "references are put in only under an upstream's `set`; "
+                    "let the resource read its environment or file itself"
+                )
+                reader.at(node, place, message)
 
     def _check_when(self, reader: Reader, form: RouteForm, node: Node) -> None:
         seen: set[str] = set()
@@ -190,7 +216,13 @@ class RouteReader:
         others.append((answered, where))
 
     def _route(
-        self, form: RouteForm, host: str, key: grammar.RouteKey, file: str, line: int
+        self,
+        form: RouteForm,
+        host: str,
+        key: grammar.RouteKey,
+        file: str,
+        line: int,
+        resource_at: tuple[int, int],
     ) -> Route:
         upstream = self._upstreams.get(form.to or "")
         own = form.timeouts
@@ -203,6 +235,9 @@ class RouteReader:
             path=key.path,
             to=form.to,
             page=form.page,
+            resource=form.resource,
+            options=form.options,
+            resource_at=resource_at,
             auth=form.auth or self._defaults.auth,
             scopes=form.scopes,
             groups=form.groups,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 from edgeproxy.config import grammar
 from edgeproxy.config.fields import (
     Authority,
+    DottedPath,
     Duration,
     FieldName,
     FieldValue,
@@ -157,6 +158,13 @@ class RouteForm(Frozen):
 
     to: str | None = Field(default=None, description="Name of the upstream.")
     page: bool = Field(default=False, description="The built-in page, in place of an upstream.")
+    resource: DottedPath | None = Field(
+        default=None,
+        description="Dotted path of a twisted.web resource, in place of an upstream.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="Arguments by name for the resource's class or function."
+    )
     auth: Names | None = Field(
         default=None,
         description="Credentials, any of which lets in; `none` opens the route to everybody.",

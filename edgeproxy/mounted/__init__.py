@@ -1,0 +1,1 @@
+"""Python behind a route: any ``twisted.web`` resource in an upstream's place."""
