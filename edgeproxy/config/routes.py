@@ -98,7 +98,7 @@ class RouteReader:
         if host is None or key is None:
             return
         named = locate(node, ("resource",))
-        at = (named.line, named.column)
+        at = (0, 0) if form.resource is None else (named.line, named.column)
         route = self._route(form, host, key, f"{reader.file}", place.line, at)
         self._check_taken(reader, route, place)
         self.routes.append(route)
