@@ -43,6 +43,10 @@ answer never looks whole. However it ended, the exchange ends in
 moved, and :mod:`edgeproxy.observe.accesslog` writes one line. The connection waits for the next
 request.
 
+Where the route allows it and the service agrees (:mod:`edgeproxy.http1.upgrade`), the connection
+stops being HTTP: :mod:`edgeproxy.tunnel` takes both streams, and passes on what comes until they
+end.
+
 What a load balancer in front asks of the gateway itself, :mod:`edgeproxy.readiness` answers.
 
 Around all this :mod:`edgeproxy.service` builds, starts, reloads and drains the gateway, and

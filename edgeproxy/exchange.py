@@ -26,6 +26,7 @@ from edgeproxy.http1.grammar import RequestHead
 if TYPE_CHECKING:
     from edgeproxy.identity.principal import Principal
     from edgeproxy.snapshot import Route, Snapshot
+    from edgeproxy.transport.stream import Stream
     from edgeproxy.upstream.target import Target
 
 # Request ids and span ids must differ between processes; they need not be secret.
@@ -45,6 +46,7 @@ class Outcome(Enum):
     REFUSED = "refused"
     CLIENT_GONE = "client_gone"
     CLIENT_STALLED = "client_stalled"
+    IDLE = "idle"
     UPSTREAM_FAILED = "upstream_failed"
     UPSTREAM_RESET = "upstream_reset"
     UPSTREAM_TIMEOUT = "upstream_timeout"
@@ -105,6 +107,14 @@ class Answering(Protocol):
     def cancelled(self, exchange: Exchange) -> None: ...
 
 
+class Held(Protocol):
+    """Whose stream a tunnel has, to be told when that is gone."""
+
+    stream: Stream
+
+    def lost(self, clean: bool) -> None: ...
+
+
 class Exchange:
     """See the module's text. Times are monotonic seconds; sizes are bytes of bodies.
 
@@ -117,6 +127,8 @@ class Exchange:
     ``limit_lines`` are lines that every answer carries once limits were looked at, each with
     CRLF; ``limit`` and ``remaining`` say the same to the log. ``failure`` is how a refusal on
     behalf of somebody else is logged. ``worker`` is told when the exchange ends without its doing.
+
+    ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
     What the relay keeps: ``head_out`` and ``payload`` (the body if it was at hand whole, ``None``
     if it is streamed, and so cannot be sent again), the targets ``tried``, ``retries``.
@@ -159,10 +171,13 @@ class Exchange:
         "status",
         "trace",
         "tried",
+        "upgrade",
         "upstream",
         "worker",
     )
 
+    #: Whether the channel can give its stream away, as a tunnel needs it.
+    tunnels = False
     snapshot: Snapshot
     duration: float
     head_out: bytes
@@ -188,7 +203,7 @@ class Exchange:
         self.status = self.received = self.sent = self.attempts = self.retries = 0
         self.remaining = -1
         self.connect_time = self.first_byte = 0.0
-        self.began = self.chunked = self.ended = False
+        self.began = self.chunked = self.ended = self.upgrade = False
 
     # -- what a channel implements -----------------------------------------------------------
 
@@ -210,6 +225,13 @@ class Exchange:
 
     def inform(self, status: int, lines: list[bytes]) -> None:
         """Pass a 1xx answer on."""
+        raise NotImplementedError
+
+    def switch(self, lines: list[bytes]) -> tuple[Held, bytes]:
+        """Answer 101 and give the client's stream away, with what the client sent too early.
+
+        Only where :attr:`tunnels`. From now on the exchange's worker has to end it.
+        """
         raise NotImplementedError
 
     def begin(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import malformed
 from edgeproxy.http1.fields import FOLD, Kind
 from edgeproxy.http1.grammar import RequestHead, ResponseHead, without
+from edgeproxy.http1.upgrade import LINES as UPGRADE
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange, Peer
@@ -115,8 +116,10 @@ def _from_special(
                     exchange.trace[:16],
                     match.group(2),
                 )
-        elif kind is Kind.TE and b"trailers" in line.lower():
+        elif kind is Kind.TE and b"trailers" in line.lower() and not exchange.upgrade:
             lines = [*lines, b"TE: trailers", b"Connection: TE"]
+    if exchange.upgrade:
+        lines = [*lines, *UPGRADE]
     if head.chunked:
         lines = [*lines, b"Transfer-Encoding: chunked"]
     return lines, extra

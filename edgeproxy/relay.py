@@ -3,7 +3,8 @@
 The rules of repeating (RFC 9110 9.2.2) are these. A connect that was refused or timed out moves on
 to the next target. After that, a request is repeated only while no byte of an answer has been
 passed on, its body (if any) is still at hand, and either its method is idempotent or nothing of it
-can have been written; at most twice, within the upstream's budget. A POST is never sent twice.
+can have been written; at most twice, within the upstream's budget. A POST is never sent twice, and
+neither is a request for a WebSocket: what it begins has effects that nobody knows.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.forward import request_head, response_lines
 from edgeproxy.http1.client import Failure, Http1Client
 from edgeproxy.http1.grammar import ResponseHead, split_host, without
+from edgeproxy.http1.upgrade import LINES
+from edgeproxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edgeproxy.snapshot import Route
-    from edgeproxy.transport.deadlines import Clock
+    from edgeproxy.transport.deadlines import Deadlines
     from edgeproxy.upstream.target import Target
     from edgeproxy.upstream.upstream import Upstream
 
@@ -46,8 +49,9 @@ class Relay:
     """One for the process. Implements :class:`edgeproxy.http1.client.Relaying` and what a target
     tells of connections that could not be made."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._now = clock.now
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._now = deadlines.clock.now
 
     def start(
         self,
@@ -111,7 +115,7 @@ class Relay:
         exchange.tried = (*tried, target) if tried else target.alone
         exchange.upstream = target.name
         exchange.attempts += 1
-        client = target.lend(now, exchange.method in _IDEMPOTENT)
+        client = target.lend(now, exchange.method in _IDEMPOTENT and not exchange.upgrade)
         if client is None:
             target.connect(exchange)
         else:
@@ -174,18 +178,22 @@ class Relay:
         status = head.status
         lines = head.lines
         if head.special or route.response_rules is not None or status == 204:
-            lines = response_lines(
-                head,
-                limited=bool(exchange.limit_lines),
-                origins=(*route.upstream.origins, _own_origin(exchange, route)),
-                public=exchange.origin,
-                rules=route.response_rules,
-            )
+            lines = _rewritten(exchange, route, head)
         if done:
             exchange.worker = None
         bodiless = exchange.method == b"HEAD" or status in (204, 304)
         length = 0 if bodiless else head.length
         exchange.begin(status, head.reason, lines, length, payload, done, client)
+
+    def switched(
+        self, exchange: Exchange, client: Http1Client, head: ResponseHead, rest: bytes, now: float
+    ) -> None:
+        route = exchange.route
+        assert route is not None
+        exchange.first_byte = now - exchange.started
+        lines = without(_rewritten(exchange, route, head), _LENGTH)
+        held, early = exchange.switch([*lines, *LINES])
+        Tunnel(exchange, held, client, route.tunnel, self._deadlines).open(early, rest)
 
     def failed(
         self, exchange: Exchange, client: Http1Client, failure: Failure, reason: str, began: bool
@@ -200,7 +208,7 @@ class Relay:
         upstream = _upstream(exchange)
         if (
             exchange.payload is not None
-            and (exchange.method in _IDEMPOTENT or client.unsent)
+            and (client.unsent or (exchange.method in _IDEMPOTENT and not exchange.upgrade))
             and failure is not Failure.BROKEN
             and exchange.retries < _RETRIES
             and upstream.budget.spend()
@@ -242,6 +250,17 @@ class _Gathering:
 
     def cancelled(self, exchange: Exchange) -> None:
         """Nothing was sent yet."""
+
+
+def _rewritten(exchange: Exchange, route: Route, head: ResponseHead) -> list[bytes]:
+    upstream = _upstream(exchange)
+    return response_lines(
+        head,
+        limited=bool(exchange.limit_lines),
+        origins=(*upstream.origins, _own_origin(exchange, route)),
+        public=exchange.origin,
+        rules=route.response_rules,
+    )
 
 
 def _own_origin(exchange: Exchange, route: Route) -> bytes:

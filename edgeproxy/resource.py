@@ -25,6 +25,7 @@ from edgeproxy.exchange import Exchange
 from edgeproxy.forward import forwarded_lines, is_trusted, trusted_chain, vouched_lines
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
+from edgeproxy.http1.upgrade import asks_for_websocket
 from edgeproxy.identity.keyindex import KeyIndex
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
@@ -201,6 +202,8 @@ class ReverseProxyResource(Resource):
         expect = head.expect
         if expect is not None and expect != b"100-continue":
             raise GatewayError(417, "The only expectation understood is 100-continue.", close=True)
+        if route.websocket and exchange.tunnels and asks_for_websocket(head):
+            _upgrade(exchange)
         return route
 
     def _address_limits(self, exchange: Exchange, route: Route) -> list[Window]:
@@ -368,6 +371,21 @@ def _believe(exchange: Exchange, snapshot: Snapshot) -> None:
         value = sent[0].partition(b":")[2].strip(b" \t")
         if _REQUEST_ID.match(value):
             exchange.id = value
+
+
+def _upgrade(exchange: Exchange) -> None:
+    """A WebSocket is asked for where there may be one.
+
+    RFC 6455 4.1: the client sends nothing more until it has its answer. What it sends all the
+    same is meant for the tunnel, and waits for the service to agree; no other answer makes a
+    request of it, so after any other answer the connection ends.
+
+    :raises GatewayError: 400 for a body, which would stand between the head and the tunnel.
+    """
+    if exchange.head.length or exchange.head.chunked:
+        raise malformed("A request for a WebSocket has no body.")
+    exchange.upgrade = True
+    exchange.close_after()
 
 
 def _unauthorized(challenge: bytes, reason: str) -> GatewayError:

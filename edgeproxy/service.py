@@ -79,7 +79,7 @@ class Gateway(Service):
         self.config = config
         self.clock = clock or Clock()
         self.deadlines = Deadlines(reactor, self.clock)
-        self.relay = Relay(self.clock)
+        self.relay = Relay(self.deadlines)
         self.fleet = Fleet(reactor, self.deadlines, self.relay, network)
         self.counters = Counters()
         self.log = AccessLog(reactor, self.clock, self.counters, config.access_log)

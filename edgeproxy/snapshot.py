@@ -91,7 +91,9 @@ class Route:
         "response_rules",
         "scopes",
         "strip",
+        "tunnel",
         "upstream",
+        "websocket",
     )
 
     def __init__(
@@ -128,6 +130,8 @@ class Route:
         )
         self.first_byte = one(config.timeouts.first_byte)
         self.between = one(config.timeouts.between_bytes)
+        self.tunnel = one(config.timeouts.tunnel)
+        self.websocket = config.websocket
 
     def __repr__(self) -> str:
         return f"<Route {self.label}>"

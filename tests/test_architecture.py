@@ -33,6 +33,7 @@ ROOMS = {
     "edgeproxy.http1.grammar": "P",
     "edgeproxy.http1.fields": "P",
     "edgeproxy.http1.framing": "P",
+    "edgeproxy.http1.upgrade": "P",
     "edgeproxy.http1.*": "T",
     "edgeproxy.certs": "P",
     "edgeproxy.certs.certificate": "P",
@@ -61,6 +62,7 @@ ROOMS = {
     "edgeproxy.exchange": "T",
     "edgeproxy.resource": "T",
     "edgeproxy.relay": "T",
+    "edgeproxy.tunnel": "T",
     "edgeproxy.site": "T",
     "edgeproxy.page": "T",
     "edgeproxy.redirect": "T",
@@ -317,6 +319,7 @@ TESTED_IN = {
     "edgeproxy.transport.reactor": ("test_wheel.py", _PROCESS),
     "edgeproxy.transport.port": ("test_tap.py", _PROCESS),
     "edgeproxy.transport.*": ("test_wire_relay.py", _WIRE),
+    "edgeproxy.http1.upgrade": ("test_wire_tunnel.py", _WIRE),
     "edgeproxy.http1.*": ("test_wire_refusals.py", _WIRE),
     "edgeproxy.upstream.*": ("test_wire_relay.py", _WIRE),
     "edgeproxy.observe.accesslog": ("test_control.py", _PROCESS),
@@ -330,6 +333,7 @@ TESTED_IN = {
     "edgeproxy.resource": ("test_wire_policy.py", _WIRE),
     "edgeproxy.routing": ("test_wire_policy.py", _WIRE),
     "edgeproxy.snapshot": ("test_wire_policy.py", _WIRE),
+    "edgeproxy.tunnel": ("test_wire_tunnel.py", _WIRE),
 }
 
 

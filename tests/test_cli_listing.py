@@ -85,6 +85,15 @@ def test_open_routes_are_marked_in_the_table(folder: Path) -> None:
     assert "\x1b" not in result.stdout
 
 
+def test_routes_that_may_become_a_websocket_say_so(tmp_path: Path) -> None:
+    routes = {"*": {"/": "app", "/chat": {"to": "app", "websocket": True}}}
+    write(tmp_path, upstreams={"app": "http://127.0.0.1:9001"}, routes=routes)
+    lines = called("routes", "--config", str(tmp_path / "edgeproxy.yaml")).splitlines()
+    assert [" app (websocket) " in line for line in lines] == [False, True, False]
+    found = json.loads(called("routes", "--json", "--config", str(tmp_path / "edgeproxy.yaml")))
+    assert [route["websocket"] for route in found] == [True, False]
+
+
 def test_colours_only_on_a_terminal(folder: Path) -> None:
     seen = on_terminal("routes", cwd=folder)
     assert "\x1b[1;31m" in seen

@@ -103,8 +103,9 @@ server_header: keep
 control: /s
 upstreams:
   a: { targets: http://a, host: "b:1", connections: 1, waiting: 0, wait: 2s, idle: 3s, skip: 4s,
-    timeouts: { connect: 1s, first_byte: 2s, between_bytes: 3s } }
-routes: { "*": { /: { to: a, groups: g, when: { X-A: b }, encoded_slash: keep } } }
+    timeouts: { connect: 1s, first_byte: 2s, between_bytes: 3s, tunnel: 4s } }
+routes:
+  "*": { /: { to: a, groups: g, when: { X-A: b }, encoded_slash: keep, websocket: true } }
 """
     )
     assert config.listen.model_dump() == {
@@ -124,11 +125,11 @@ routes: { "*": { /: { to: a, groups: g, when: { X-A: b }, encoded_slash: keep } 
     upstream = config.upstreams["a"]
     assert (upstream.connections, upstream.waiting, upstream.wait) == (1, 0, 2.0)
     assert (upstream.idle, upstream.skip) == (3.0, 4.0)
-    assert list(upstream.timeouts.model_dump().values()) == [2.0, 3.0, 1.0]
+    assert list(upstream.timeouts.model_dump().values()) == [2.0, 3.0, 4.0, 1.0]
     (route,) = config.routes
     assert route.body == 1024 and route.host_header == "b:1" and route.groups == ("g",)
-    assert route.when == {"x-a": "b"} and route.encoded_slash == "keep"
-    assert (route.timeouts.first_byte, route.timeouts.between_bytes) == (2.0, 3.0)
+    assert route.when == {"x-a": "b"} and route.encoded_slash == "keep" and route.websocket
+    assert list(route.timeouts.model_dump().values()) == [2.0, 3.0, 4.0]
 
 
 def test_access_log_off() -> None:
@@ -139,11 +140,13 @@ def test_timeouts_are_inherited_from_the_nearest() -> None:
     text = """
 defaults: { timeouts: { first_byte: 1s, between_bytes: 1s } }
 upstreams: { a: http://a, b: { targets: http://b, timeouts: { first_byte: 2s } } }
-routes: { "*": { /a: a, /b: b, /c: { to: b, timeouts: { first_byte: 3s } } } }
+routes: { "*": { /a: a, /b: b, /c: { to: b, timeouts: { first_byte: 3s, tunnel: 4s } } } }
 """
     config = parse(text)
     assert [r.timeouts.first_byte for r in config.routes] == [1.0, 2.0, 3.0]
     assert [r.timeouts.between_bytes for r in config.routes] == [1.0, 1.0, 1.0]
+    assert [r.timeouts.tunnel for r in config.routes] == [300.0, 300.0, 4.0]
+    assert not any(r.websocket for r in config.routes)
     assert config.upstreams["b"].timeouts.between_bytes == 1.0
 
 

@@ -80,6 +80,7 @@ routes:
   "*":
     /open: {{ to: users, auth: none, body: 1MiB }}
     /users: users
+    /chat: {{ to: users, auth: none, websocket: true }}
     /limited: {{ to: users, auth: none, limit: few }}
 """
 
@@ -190,6 +191,16 @@ def test_a_request(mounted: Mounted) -> None:
     assert (answer.status, answer.body, answer.all("x-b")) == (201, b"ok", ["1", "2"])
     assert "a/1" not in answer.all("server")
     assert [each.outcome for each in mounted.finished] == [Outcome.OK]
+
+
+def test_there_are_no_tunnels(mounted: Mounted) -> None:
+    """What twisted.web has read of the connection cannot be given away any more."""
+    client = mounted.client(get(b"/chat", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+    service = mounted.service()
+    mounted.until(lambda: service.data.endswith(b"\r\n\r\n"))
+    assert b"pgrade" not in service.data
+    service.say(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert client.answer().status == 502
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537, 300_000])

@@ -41,7 +41,7 @@ def routes(config: Path | None, json_: bool) -> None:
             "|".join(route.methods) or "any",
             ("" if route.kind == "prefix" else f"{route.kind}:") + route.path,
             ", ".join(f"{name}: {value}" for name, value in route.when.items()) or "-",
-            route.to or route.resource or "(built-in page)",
+            _leads_to(route),
             "OPEN" if route.open else ", ".join(route.auth),
             ", ".join(route.limit) or "-",
             f"{shown_path(route.file)}:{route.line}",
@@ -65,6 +65,11 @@ def in_order(config: Config) -> list[Route]:
     return [config.routes[rule.order] for rule in router.ordered]
 
 
+def _leads_to(route: Route) -> str:
+    end = route.to or route.resource or "(built-in page)"
+    return f"{end} (websocket)" if route.websocket else end
+
+
 def _route(number: int, route: Route) -> dict[str, Any]:
     return {
         "order": number,
@@ -75,6 +80,7 @@ def _route(number: int, route: Route) -> dict[str, Any]:
         "when": route.when,
         "to": route.to,
         "resource": route.resource,
+        "websocket": route.websocket,
         "auth": list(route.auth),
         "open": route.open,
         "scopes": list(route.scopes),

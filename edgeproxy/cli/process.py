@@ -140,6 +140,8 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, each in found["names"].items():
         if each["error"]:
             yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
+    if found["tunnels"]:
+        yield "tunnels", str(found["tunnels"])
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
 

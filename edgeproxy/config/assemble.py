@@ -238,11 +238,11 @@ class _UpstreamReader:
 
 
 def chosen(*forms: TimeoutsForm) -> dict[str, Any]:
-    """`first_byte` and `between_bytes` of the first form that says them; else 60 s."""
+    """Each time of the first form that says it; else its default."""
     result: dict[str, Any] = {}
-    for name in ("first_byte", "between_bytes"):
+    for name, field in RouteTimeouts.model_fields.items():
         said = (getattr(form, name) for form in forms)
-        result[name] = next((value for value in said if value is not None), 60.0)
+        result[name] = next((value for value in said if value is not None), field.default)
     return result
 
 

@@ -118,6 +118,8 @@ class RouteTimeouts(Frozen):
     # nginx proxy_read_timeout, which is both
     first_byte: Duration = seconds("60s", "How long until the answer begins.")
     between_bytes: Duration = seconds("60s", "How long between two reads of it.")
+    # Envoy stream_idle_timeout, for WebSocket too; HAProxy has no default for `timeout tunnel`
+    tunnel: Duration = seconds("300s", "How long a WebSocket or an event stream may be silent.")
 
 
 class UpstreamTimeouts(RouteTimeouts):
@@ -186,6 +188,7 @@ class Route(Frozen):
     response: FieldRules = FieldRules()
     body: int = 10 << 20
     encoded_slash: Literal["refuse", "keep"] = "refuse"
+    websocket: bool = False
     timeouts: RouteTimeouts = RouteTimeouts()
     file: str = ""
     line: int = 0

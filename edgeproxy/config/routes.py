@@ -117,6 +117,7 @@ class RouteReader:
         self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
     ) -> None:
         self._check_end(reader, form, node)
+        self._check_websocket(reader, form, node, key)
         auth, limit = form.auth or (), form.limit or ()
         if "none" in auth and len(auth) > 1:
             reader.at(
@@ -165,6 +166,17 @@ class RouteReader:
                     "let the resource read its environment or file itself"
                 )
                 reader.at(node, place, message)
+
+    def _check_websocket(
+        self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
+    ) -> None:
+        if not form.websocket:
+            return
+        if form.to is None:
+            reader.at(node, ("websocket",), "only a service behind can speak it; add `to:`")
+        if key is not None and key.methods and "GET" not in key.methods:
+            message = "a WebSocket begins with GET, which this route does not take; add GET"
+            reader.at(node, ("websocket",), message)
 
     def _check_when(self, reader: Reader, form: RouteForm, node: Node) -> None:
         seen: set[str] = set()
@@ -249,9 +261,11 @@ class RouteReader:
             response=merged(self._defaults.response, form.response),
             body=self._form.body if form.body is None else form.body,
             encoded_slash=form.encoded_slash,
+            websocket=form.websocket,
             timeouts=RouteTimeouts.model_construct(
                 first_byte=own.first_byte or behind.first_byte,
                 between_bytes=own.between_bytes or behind.between_bytes,
+                tunnel=own.tunnel or behind.tunnel,
             ),
             file=file,
             line=line,

@@ -62,6 +62,9 @@ class TimeoutsForm(Frozen):
     between_bytes: Duration | None = Field(
         default=None, description="How long between two reads of the upstream's answer."
     )
+    tunnel: Duration | None = Field(
+        default=None, description="How long a WebSocket or an event stream may be silent."
+    )
 
 
 class UpstreamTimeoutsForm(TimeoutsForm):
@@ -192,6 +195,10 @@ class RouteForm(Frozen):
     body: Size | None = Field(default=None, description="Largest request body.")
     encoded_slash: Literal["refuse", "keep"] = Field(
         default="refuse", description="What is done with %2f in a path."
+    )
+    # nginx, where Upgrade has to be passed on by name
+    websocket: bool = Field(
+        default=False, description="Whether a request for a WebSocket may become one."
     )
     timeouts: TimeoutsForm = Field(
         default=TimeoutsForm(), description="How long the upstream may take."

@@ -7,6 +7,7 @@ request was whole, anything after a broken framing) is closed and never used aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.http1.fields import FieldTable, passing_trailers
 from edgeproxy.http1.framing import Chunked, Decoder, Length, UntilClose, chunk, last_chunk
 from edgeproxy.http1.grammar import ResponseHead, parse_response
+from edgeproxy.http1.upgrade import agrees_to_websocket
 from edgeproxy.transport.deadlines import NEVER
 from edgeproxy.transport.stream import HIGH_WATER, Stream
 
@@ -44,6 +46,7 @@ class State(Enum):
 IDLE, HEAD, BODY = State.IDLE, State.HEAD, State.BODY
 #: Answers without a body (RFC 9112 6.3).
 _BODILESS = frozenset((204, 304))
+_EVENT_STREAM = re.compile(rb"(?i:content-type:[ \t]*+text/event-stream)[ \t]*+(?:;|\Z)")
 
 
 class Owner(Protocol):
@@ -72,6 +75,11 @@ class Relaying(Protocol):
     ) -> None:
         """The head has come, with what of the body came along; ``done`` when that is all."""
 
+    def switched(
+        self, exchange: Exchange, client: Http1Client, head: ResponseHead, rest: bytes, now: float
+    ) -> None:
+        """The upstream speaks another protocol from now on; ``rest`` is the first of it."""
+
     def failed(
         self, exchange: Exchange, client: Http1Client, failure: Failure, reason: str, began: bool
     ) -> None:
@@ -83,6 +91,7 @@ class Http1Client:
     :class:`edgeproxy.exchange.Sink` of a request's body, and the throttle of an answer's."""
 
     __slots__ = (
+        "_between",
         "_decoder",
         "_fields",
         "_head_size",
@@ -127,6 +136,7 @@ class Http1Client:
         self._request_done = True
         self._interim = 0
         self.route: Route | None = None
+        self._between = 0.0
         self._writes = 0
 
     # -- sending -------------------------------------------------------------------------------
@@ -254,6 +264,9 @@ class Http1Client:
 
     def _read_interim(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
         self._interim += 1
+        if head.status == 101 and exchange.upgrade:
+            self._switch(exchange, head, rest)
+            return
         if head.status == 101 or self._interim > _MOST_INTERIM:
             self._break("an interim answer that nobody asked for")
             return
@@ -261,6 +274,17 @@ class Http1Client:
             self._relay.interim(exchange, head)
         if rest and self.exchange is exchange:
             self.received(rest)
+
+    def _switch(self, exchange: Exchange, head: ResponseHead, rest: bytes) -> None:
+        """The end of HTTP on this connection: its stream goes to a tunnel."""
+        if not agrees_to_websocket(head):
+            self._break("it changed to a protocol that nobody asked for")
+            return
+        self.exchange = None
+        self.state = State.DEAD
+        self.reusable = False
+        self.deadline = NEVER
+        self._relay.switched(exchange, self, head, rest, self._now())
 
     def _begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes, now: float) -> None:
         if head.close:
@@ -287,7 +311,10 @@ class Http1Client:
             return
         self.state = BODY
         self._decoder = decoder
-        self.deadline = now + self._route().between
+        route = self._route()
+        events = head.length is None and _is_event_stream(head.lines)
+        self._between = route.tunnel if events else route.between
+        self.deadline = now + self._between
         self._relay.answer(exchange, self, head, payload, False, now)
         if rest is not None and self.exchange is exchange:
             self._end(exchange, decoder, rest)
@@ -300,7 +327,7 @@ class Http1Client:
         except ValueError as error:
             self._break(str(error))
             return
-        self.deadline = self._now() + self._route().between
+        self.deadline = self._now() + self._between
         if payload:
             exchange.send(payload)
         if rest is not None and self.exchange is exchange:
@@ -389,5 +416,10 @@ class Http1Client:
 
     def resume_reading(self) -> None:
         if self.state is BODY:
-            self.deadline = self._now() + self._route().between
+            self.deadline = self._now() + self._between
         self.stream.resume_reading()
+
+
+def _is_event_stream(lines: list[bytes]) -> bool:
+    """Whether an answer is a stream of events, which may be silent for long (WHATWG HTML 9.2)."""
+    return any(_EVENT_STREAM.match(line) for line in lines)

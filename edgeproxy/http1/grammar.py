@@ -264,12 +264,23 @@ class ResponseHead:
     """An upstream's head; ``lines``, ``special`` and ``length`` as in :class:`RequestHead`.
 
     ``close`` tells that the connection is not to be used again; it never is after HTTP/1.0.
+    ``upgrade`` tells that ``Connection`` said so.
 
-    ``Content-Length`` is in ``lines``; ``locations`` and ``software`` lines have been taken out
-    into ``special``.
+    ``Content-Length`` is in ``lines``; lines that are looked at again have been taken out into
+    ``special``.
     """
 
-    __slots__ = ("chunked", "close", "length", "lines", "minor", "reason", "special", "status")
+    __slots__ = (
+        "chunked",
+        "close",
+        "length",
+        "lines",
+        "minor",
+        "reason",
+        "special",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, minor: bytes, status: int, reason: bytes, lines: list[bytes]) -> None:
         self.minor = minor
@@ -278,7 +289,7 @@ class ResponseHead:
         self.lines = lines
         self.special: tuple[tuple[Kind, bytes], ...] = ()
         self.length: int | None = None
-        self.chunked = False
+        self.chunked = self.upgrade = False
         self.close = minor == b"0"
 
 
@@ -345,7 +356,7 @@ def _read_status_line(line: bytes) -> tuple[bytes, int, bytes]:
 
 
 #: Fields of answers that are looked at again when the answer is passed on.
-_KEPT_ASIDE = (Kind.LOCATION, Kind.RATE)
+_KEPT_ASIDE = (Kind.LOCATION, Kind.RATE, Kind.UPGRADE)
 
 
 def _refuse_response_or_wait(buffer: bytes, end: int, size: int, seen: int) -> None:
@@ -362,6 +373,7 @@ def _read_response_connection(head: ResponseHead, options: set[bytes]) -> None:
     """What Connection names goes no further; the answer's own frame cannot be taken away."""
     if b"close" in options:
         head.close = True
+    head.upgrade = b"upgrade" in options
     head.lines[:] = without(head.lines, options - {b"content-length"})
 
 

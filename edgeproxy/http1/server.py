@@ -41,6 +41,7 @@ class State(Enum):
     HEAD = "between requests, or in a head"
     BODY = "in a request's body"
     ANSWER = "the request is complete, its answer is not"
+    TUNNEL = "what comes is no HTTP any more, and goes past this"
     LINGER = "closing: what comes is dropped"
     CLOSED = "gone"
 
@@ -488,6 +489,7 @@ class Http1Exchange(Exchange):
 
     __slots__ = ("connection",)
 
+    tunnels = True
     connection: Http1Server
 
     def take_body(self) -> bytes | None:
@@ -507,6 +509,20 @@ class Http1Exchange(Exchange):
 
     def close_after(self) -> None:
         self.connection.close_wanted = True
+
+    def switch(self, lines: list[bytes]) -> tuple[Http1Server, bytes]:
+        connection = self.connection
+        self.began = True
+        self.status = 101
+        connection.state = State.TUNNEL
+        connection.deadline = NEVER
+        early, connection.buffer = connection.buffer, b""
+        lines.append(b"")
+        connection.stream.write(
+            b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n"
+            % (b"\r\n".join(lines), self.limit_lines)
+        )
+        return connection, early
 
     def inform(self, status: int, lines: list[bytes]) -> None:
         if self.head.minor == b"1":

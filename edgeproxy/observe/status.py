@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.transport.deadlines import NEVER
+from edgeproxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from edgeproxy.listening import Listening
@@ -40,6 +41,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
         "names": {
             name.host: _name(gateway, name) for name in gateway.fleet.resolver.names.values()
         },
+        "tunnels": sum(isinstance(each, Tunnel) for each in gateway.deadlines.waiting),
         "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
         "counters": gateway.counters.as_dict(),
     }

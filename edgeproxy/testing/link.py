@@ -80,6 +80,7 @@ class MemoryStream(Stream):
         self.reactor = reactor
         self.fd = -1
         self.protocol = protocol
+        self.tunnel = None
         self.backlog = 0
         self.writes = 0
         self.broken = False
@@ -133,7 +134,9 @@ class MemoryStream(Stream):
             self.wire.gateway_ended(Ending.ENDED)
 
     def finish(self) -> None:
-        if not self.disconnected:
+        if self.backlog:
+            self.close()
+        elif not self.disconnected:
             # The kernel resets a connection that is closed with bytes unread: what was sent
             # just before may never be seen.
             self.wire.gateway_ended(Ending.ABORTED if self.wire.unread else Ending.ENDED)
@@ -181,6 +184,10 @@ class MemoryStream(Stream):
             return True
         if not wire.has_ended and not wire.has_gone:
             return False
+        if self.tunnel is not None and not wire.has_gone:
+            self.reading = False
+            self.tunnel.ended()
+            return True
         self._quiesce()
         self.protocol.lost(wire.has_ended and not wire.has_gone)
         self.wire.gateway_ended(Ending.ABORTED if wire.has_gone else Ending.ENDED)

@@ -6,7 +6,8 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.task import Clock as TaskClock
 from twisted.python.failure import Failure
 
@@ -113,6 +114,9 @@ class MemoryReactor(TaskClock):
             why = selectable.doWrite()
         if why is not None:
             self.removeReader(selectable)
+            if why is CONNECTION_DONE and IHalfCloseableDescriptor.providedBy(selectable):
+                selectable.readConnectionLost(Failure(why))
+                return
             self.removeWriter(selectable)
             selectable.connectionLost(Failure(why))
 

@@ -62,8 +62,7 @@ def handshake(handle: Any) -> Wants | None:
     return None if result == 1 else wants(handle, result)
 
 
-def shut_down(handle: Any) -> None:
-    """Send ``close_notify`` if the kernel takes it; nothing is retried."""
+def shut_down(handle: Any) -> bool:
+    """Send ``close_notify``; ``False`` when the kernel has no room for it now."""
     result = _lib.SSL_shutdown(handle)
-    if result < 0:
-        wants(handle, result)
+    return result >= 0 or wants(handle, result) is not Wants.WRITE

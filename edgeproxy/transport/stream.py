@@ -17,6 +17,8 @@ The contract between a stream and its protocol, which the in-memory link of
 - ``drained()``: everything that had been held back (``backlog``) has been written.
 - ``lost(clean)``: the last call. ``clean`` is true when the peer ended the stream in order.
 - ``secured()``: the TLS handshake is done (TLS streams only).
+- ``ended()``: the peer sends no more, but still reads (only for a protocol that took the stream
+  over by ``hand_over``; to every other such an end is ``lost(True)``).
 
 None of them is called from inside ``write``, ``close`` or ``abort``.
 """
@@ -29,7 +31,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReadWriteDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,6 +52,12 @@ class StreamProtocol(Protocol):
     def drained(self) -> None: ...
     def lost(self, clean: bool) -> None: ...
     def secured(self) -> None: ...
+
+
+class TunnelProtocol(StreamProtocol, Protocol):
+    """One that tells the end of what its peer sends from the end of the stream."""
+
+    def ended(self) -> None: ...
 
 
 class _Nobody:
@@ -93,7 +101,7 @@ class Outbox:
             stream.gone(clean)
 
 
-@implementer(IReadWriteDescriptor)
+@implementer(IReadWriteDescriptor, IHalfCloseableDescriptor)
 class Stream:
     """One connected non-blocking socket, registered with a reactor.
 
@@ -122,6 +130,7 @@ class Stream:
         "reactor",
         "reading",
         "socket",
+        "tunnel",
         "writes",
     )
 
@@ -130,6 +139,7 @@ class Stream:
         self.socket = sock
         self.fd = sock.fileno()
         self.protocol = protocol
+        self.tunnel: TunnelProtocol | None = None
         self.backlog = 0
         self.writes = 0
         self.broken = False
@@ -181,6 +191,10 @@ class Stream:
         if self.reading:
             self.reading = False
             self.reactor.removeReader(self)
+
+    def hand_over(self, protocol: TunnelProtocol) -> None:
+        """From now on ``protocol`` has the stream, and each of its directions ends by itself."""
+        self.protocol = self.tunnel = protocol
 
     def tls(self) -> tuple[str, str | None]:
         """The TLS version and the server name asked for; empty without TLS."""
@@ -276,6 +290,19 @@ class Stream:
         self.protocol.drained()
         return None
 
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Called by the reactor when the peer has said, in order, that it sends no more."""
+        tunnel = self.tunnel
+        if tunnel is None:
+            self._stop_writing()
+            self.connectionLost(reason)
+        else:
+            self.reading = False
+            tunnel.ended()
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Never called: what cannot be written shows in :meth:`write`."""
+
     def connectionLost(self, reason: Failure) -> None:
         """Called by the reactor when reading or writing said so."""
         self.gone(reason.check(ConnectionDone) is not None)
@@ -299,12 +326,15 @@ class Stream:
             self._drop(False)
         return size
 
-    def _say_goodbye(self) -> None:
-        """What a layer above TCP says before its end."""
+    def _say_goodbye(self) -> bool:
+        """What a layer above TCP says before its end; whether the kernel took it."""
+        return True
 
     def _end(self) -> None:
         """Everything was written: tell the peer that no more will come."""
-        self._say_goodbye()
+        if not self._say_goodbye():
+            self._wait_to_write()  # and then come here again
+            return
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -313,6 +343,9 @@ class Stream:
     def _hold(self, data: bytes, sent: int) -> None:
         self._pending.append(memoryview(data)[sent:])
         self.backlog += len(data) - sent
+        self._wait_to_write()
+
+    def _wait_to_write(self) -> None:
         if not self._writing:
             self._writing = True
             self.reactor.addWriter(self)
@@ -340,6 +373,7 @@ class Stream:
             # The last call. Holding each other, the two would be left to the collector, and with
             # them whatever the protocol holds.
             protocol, self.protocol = self.protocol, NOBODY
+            self.tunnel = None
             protocol.lost(clean)
 
     def _silence(self) -> None:

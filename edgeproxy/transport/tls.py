@@ -112,11 +112,6 @@ class TLSStream(Stream):
             return None
         return CONNECTION_DONE if need is Wants.CLOSED else CONNECTION_LOST
 
-    def _wait_to_write(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self.reactor.addWriter(self)
-
     def _send(self, data: bytes | memoryview) -> int:
         if self.broken:
             return len(data)
@@ -134,9 +129,8 @@ class TLSStream(Stream):
             total += count
         return total
 
-    def _say_goodbye(self) -> None:
-        if not self._shaking:
-            shut_down(self._handle)
+    def _say_goodbye(self) -> bool:
+        return self._shaking or shut_down(self._handle)
 
     def _release(self) -> None:
         super()._release()

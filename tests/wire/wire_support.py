@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 import h11
 
@@ -78,7 +79,9 @@ def check(gateway: MemoryGateway, rest: float = 200.0) -> None:
     """Look at everything again, then end it all: after ``rest`` seconds, longer than any time-out
     that is at work, nothing may be left over."""
     for client in gateway.clients:
-        read_as_client(client, [e.method for e in gateway.exchanges(client)])
+        # What follows a 101 is no HTTP: h11 reads what came before it.
+        http = list(takewhile(lambda e: e.status != 101, gateway.exchanges(client)))
+        read_as_client(client, [e.method for e in http])
     for service in gateway.services.values():
         for wire in service.connections:
             read_as_server(wire.received)
@@ -140,6 +143,8 @@ def read_as_server(data: bytes) -> None:
         event = connection.next_event()
         if event is h11.NEED_DATA or event is h11.PAUSED:
             return
+        if isinstance(event, h11.Request) and (b"upgrade", b"websocket") in list(event.headers):
+            return  # perhaps a tunnel follows
         if isinstance(event, h11.EndOfMessage):
             connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
