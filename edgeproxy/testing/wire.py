@@ -58,6 +58,14 @@ class Wire:
         self._taken = len(self.received)
         return data
 
+    def forget(self) -> bytes:
+        """:meth:`take`, and keep nothing of what was said: for talks too long to be kept."""
+        data = self.take()
+        self.received = b""
+        self._taken = 0
+        self._events.clear()
+        return data
+
     def end(self) -> None:
         """Send no more, in order; what comes is still read."""
         self.left = True
