@@ -52,9 +52,9 @@ format: $(VENV)/.test
 
 # What the tests skip aloud where it is missing. Nothing is fetched where all of it is there.
 test-packages:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null || { \
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v chromium >/dev/null || { \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk; }
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk chromium; }
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m bench $(ARGS)

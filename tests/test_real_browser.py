@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from real_support import Start
 from running_support import Child, wait_for
-from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -138,7 +137,11 @@ class Handler(BaseHTTPRequestHandler):
         """Say everything back, until the browser closes."""
         self.close_connection = True
         protocol = ServerProtocol(subprotocols=["echo"])  # type: ignore[list-item]
-        response = protocol.accept(Request(self.path, Headers(self.headers.items())))
+        lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items())]
+        protocol.receive_data("\r\n".join([*lines, "", ""]).encode())
+        (request,) = protocol.events_received()
+        assert isinstance(request, Request)
+        response = protocol.accept(request)
         protocol.send_response(response)
         while True:
             for data in protocol.data_to_send():

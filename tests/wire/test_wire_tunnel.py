@@ -428,7 +428,7 @@ def test_a_pooled_connection_that_spoke_is_not_used(make: Make) -> None:
 
 def test_the_connection_never_returns_to_the_pool(tunnel: Any) -> None:
     gateway, client, service = tunnel()
-    (target,) = (t for t in gateway.gateway.fleet.targets if t.host == "10.0.0.1")
+    (target,) = gateway.gateway.snapshot().upstreams["users"].targets
     assert repr(target.pool) == "<Pool open=1/256 idle=0 waiting=0>"
     service.end(), client.end()
     assert repr(target.pool) == "<Pool open=0/256 idle=0 waiting=0>"
