@@ -129,7 +129,7 @@ ROUTES = [
     ("'regex:/a': { to: users, strip: »true }", "a regular expression has no fixed front"),
     ("/a: { to: users, body: »1x }", "'1x' is not a size"),
     ("/a: { to: users, encoded_slash: »yes }", "'refuse' or 'keep' would be right"),
-    ("/a: { page: true, websocket: »true }", "only a service behind can speak it; add `to:`"),
+    ("/a: { page: true, websocket: »true }", "only a service behind, named by `to`, can speak it"),
     ("POST /a: { to: users, websocket: »true }", "a WebSocket begins with GET"),
     ("/a: { to: users, websocket: »yes }", "true or false would be right"),
     ("/a: { to: users, timeouts: { »connect: 3s } }", "'connect' is not a setting here"),

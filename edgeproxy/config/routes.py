@@ -173,7 +173,11 @@ class RouteReader:
         if not form.websocket:
             return
         if form.to is None:
-            reader.at(node, ("websocket",), "only a service behind can speak it; add `to:`")
+            reader.at(
+                node,
+                ("websocket",),
+                "only a service behind, named by `to`, can speak it; remove it",
+            )
         if key is not None and key.methods and "GET" not in key.methods:
             message = "a WebSocket begins with GET, which this route does not take; add GET"
             reader.at(node, ("websocket",), message)
