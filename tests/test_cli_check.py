@@ -139,3 +139,25 @@ def test_nothing_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_both_ways_of_naming_a_file(folder: Path) -> None:
     assert call("check", "--config", "edgeproxy.yaml").exit_code == 0
     assert call("check", "edgeproxy.yaml", "--config", "other.yaml").exit_code == 2
+
+
+def test_resources_are_imported_and_made(folder: Path) -> None:
+    (folder / "checkshop.py").write_text(
+        "from twisted.web.resource import Resource\n"
+        "class Status(Resource): pass\n"
+        "class Broken(Resource):\n"
+        "    def __init__(self): raise OSError(13, 'no entry')\n"
+    )
+    text = "routes:\n  '*':\n    /a: { auth: none, resource: checkshop.%s }\n"
+    text += "    /b: { resource: %s }\n"
+    (folder / "edgeproxy.yaml").write_text(text % ("Status", "twisted.web.resource.Resource"))
+    assert "all right: 2 routes" in called("check")
+    (folder / "edgeproxy.yaml").write_text(text % ("Statsu", "checkshop.Broken"))
+    result = call("check")
+    assert result.exit_code == 1
+    file = folder / "checkshop.py"
+    assert result.stdout.splitlines()[:2] == [
+        f"edgeproxy.yaml:3:33: checkshop ({file}) has no 'Statsu'; did you mean 'Status'?",
+        "edgeproxy.yaml:4:21: making 'checkshop.Broken' failed: "
+        f"PermissionError: [Errno 13] no entry ({file}:4)",
+    ]

@@ -170,3 +170,10 @@ def test_names_from_certificates_cannot_play_with_the_terminal() -> None:
         table(["A"], [["x\x1b[2J\ny"]])
 
     assert CliRunner().invoke(show).output == "A\nx\\x1b[2J\\ny\n"
+
+
+def test_a_resource_stands_where_upstreams_do(folder: Path) -> None:
+    write(folder, routes={"*": {"/": {"resource": "nowhere.Status", "options": {"a": 1}}}})
+    (found,) = json.loads(called("routes", "--json"))
+    assert (found["to"], found["resource"]) == (None, "nowhere.Status")
+    assert "nowhere.Status" in called("routes")
