@@ -239,6 +239,6 @@ def test_python_examples_compile() -> None:
     examples = of("docs/embedding.md", "python")
     assert len(examples) == 2
     examples += of("docs/resources.md", "python")
-    assert len(examples) == 5
+    assert len(examples) == 4
     for example in examples:
         compile(example, "embedding.md", "exec")

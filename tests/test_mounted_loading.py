@@ -37,9 +37,11 @@ async def later(): return Status()
 def shop(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """`shop(name=text, …)`: modules beside a configuration; what was imported is forgotten."""
     path, modules = list(sys.path), set(sys.modules)
+    written: set[str] = set()
 
     def write(**texts: str) -> Path:
         for name, text in texts.items():
+            written.add(name.partition("__")[0])
             file = tmp_path / (name.replace("__", "/") + ".py")
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
@@ -48,7 +50,8 @@ def shop(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield write
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        del sys.modules[name]
+        if name.partition(".")[0] in written:
+            del sys.modules[name]
 
 
 def made(folder: Path, path: str, /, **options: Any) -> Any:
@@ -118,6 +121,16 @@ def test_places_are_the_modules_own_lines(shop: Callable[..., Path]) -> None:
     assert f"({folder}/myshop.py:11)" in wrong(folder, "myshop.Broken")
     assert f"({folder}/raises.py:3)" in wrong(folder, "raises.Status")
     assert f"({folder}/syntax.py:2)" in wrong(folder, "syntax.Status")
+
+
+def test_a_wsgi_application(shop: Callable[..., Path]) -> None:
+    folder = shop(wsgishop="def application(environ, start_response): return []\nnumber = 3\n")
+    path = "edgeproxy.wsgi.WSGI"
+    assert isinstance(made(folder, path, application="wsgishop.application"), Resource)
+    told = wrong(folder, path, application="wsgishop.aplication")
+    assert told.endswith("has no 'aplication'; did you mean 'application'?")
+    assert "is not a WSGI application" in wrong(folder, path, application="wsgishop.number")
+    assert "there is no module 'wsgishp'" in wrong(folder, path, application="wsgishp.a")
 
 
 def test_a_module_that_was_mended_is_imported(shop: Callable[..., Path]) -> None:

@@ -43,10 +43,18 @@ def digest(environ, start_response):
     yield f" {environ['wsgi.url_scheme']} {environ.get('HTTP_X_CONSUMER_NAME')}".encode()
 
 
+class Endlessly:
+    def __iter__(self):
+        while True:
+            yield b"x" * 1000
+
+    def close(self):
+        print("closed by its server", flush=True)
+
+
 def endless(environ, start_response):
     start_response("200 OK", [])
-    while True:
-        yield b"x" * 1000
+    return Endlessly()
 
 
 def fails(environ, start_response):
@@ -105,7 +113,11 @@ class Endless:
 
 def config(folder: Path) -> dict[str, Any]:
     def wsgi(name: str, **more: Any) -> dict[str, Any]:
-        return {"resource": "realshop.wsgi", "options": {"name": name}, **more}
+        return {
+            "resource": "edgeproxy.wsgi.WSGI",
+            "options": {"application": f"realshop.{name}"},
+            **more,
+        }
 
     return {
         "routes": {
@@ -115,6 +127,7 @@ def config(folder: Path) -> dict[str, Any]:
                     "options": {"path": str(folder / "files")},
                 },
                 "/demo": wsgi("demo_app"),
+                "/twisteds": {"resource": "realshop.wsgi", "options": {"name": "digest"}},
                 "/digest": wsgi("digest", body="20MiB"),
                 "/endless": wsgi("endless"),
                 "/fails": wsgi("fails"),
@@ -138,6 +151,12 @@ def resident(running: RunningGateway) -> int:
     status = Path(f"/proc/{running.child.process.pid}/status").read_text()
     (line,) = [each for each in status.splitlines() if each.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
+
+
+def processor_time(running: RunningGateway) -> float:
+    """Seconds of CPU."""
+    fields = Path(f"/proc/{running.child.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_file_of_100_megabytes_needs_no_memory(running: RunningGateway) -> None:
@@ -191,6 +210,7 @@ def test_wsgi(running: RunningGateway) -> None:
     ):
         assert line in text
     assert running.development.credential not in text
+    assert running.ask("/twisteds", "POST", body=b"abc").body.startswith(b"3 ba7816bf")
     failed = running.ask("/fails")
     assert failed.status == 500
     assert b"secret" not in failed.body
@@ -259,14 +279,45 @@ def test_a_slow_client_that_is_killed(running: RunningGateway) -> None:
 
 
 def test_a_wsgi_application_whose_client_goes(running: RunningGateway) -> None:
-    client = running.connect()
-    client.request("GET", "/endless", headers={"X-API-Key": running.development.credential})
-    assert client.getresponse().read(5000) == b"x" * 5000
-    client.sock.shutdown(socket.SHUT_RDWR)
+    before = resident(running)
+    clients = [running.connect() for _ in range(10)]  # as many as there are threads
+    for client in clients:
+        client.request("GET", "/endless", headers={"X-API-Key": running.development.credential})
+        assert client.getresponse().read(5000) == b"x" * 5000
+    for client in clients:
+        client.sock.shutdown(socket.SHUT_RDWR)
+        client.close()
+    assert running.ask("/demo").status == 200
+    wait_for(lambda: running.child.said().count("closed by its server") == 10)
+    wait_for(lambda: [e["outcome"] for e in running.log_lines()].count("client_gone") == 10)
+    assert "Traceback" not in running.child.said()
+    assert resident(running) - before < 32 << 20
+
+
+def test_a_slow_client_holds_a_wsgi_application_back(running: RunningGateway) -> None:
+    running.ask("/demo")
+    before = resident(running)
+    raw = socket.create_connection(("127.0.0.1", running.port))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client = running.development.trust.wrap_socket(raw, server_hostname="localhost")
+    line = f"X-API-Key: {running.development.credential}\r\n"
+    client.sendall(f"GET /endless HTTP/1.1\r\nHost: localhost\r\n{line}\r\n".encode())
+    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    used = [-1.0]
+
+    def still() -> bool:
+        """It neither works nor grows."""
+        running.ask("/demo")
+        used.append(processor_time(running))
+        return used[-1] - used[-2] < 0.02 and len(used) > 5
+
+    wait_for(still)
+    assert resident(running) - before < 8 << 20
+    read = 0
+    while read < 5 << 20:
+        read += len(client.recv(1 << 20))
     client.close()
-    for _ in range(20):  # more than there are threads: each must have ended
-        assert running.ask("/demo").status == 200
-    wait_for(lambda: [e for e in running.log_lines() if e["outcome"] == "client_gone"])
+    running.child.wait_until_said("closed by its server")
 
 
 def test_http_1_0(running: RunningGateway) -> None:

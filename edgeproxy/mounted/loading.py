@@ -47,12 +47,12 @@ def make_importable(folder: Path) -> bool:
     return True
 
 
-def find(path: str, folder: Path) -> Any:
-    """Import what ``path`` names.
+def find(path: str, folder: Path | None = None) -> Any:
+    """Import what ``path`` names; ``folder`` is made importable before, where it is given.
 
     :raises LoadError: it is not there, or its module cannot be imported.
     """
-    importable = make_importable(folder)
+    importable = folder is None or make_importable(folder)
     first, *rest = path.split(".")
     found = _imported(first)
     if found is None:
@@ -88,6 +88,8 @@ def make(found: Any, path: str, options: dict[str, Any]) -> Any:
         raise LoadError(f"{shown(path)} is {_kind(found)}, not a resource; {_DERIVE}")
     try:
         made = found(**deepcopy(options))
+    except LoadError:
+        raise
     except BaseException as error:
         raise LoadError(f"making {shown(path)} failed: {_told(error)}") from error
     if not is_class and not IResource.providedBy(made):
@@ -134,7 +136,9 @@ def _imported(name: str) -> Any:
         raise LoadError(f"importing {name} failed: {_told(error)}") from error
 
 
-def _no_module(name: str, folder: Path, importable: bool) -> str:
+def _no_module(name: str, folder: Path | None, importable: bool) -> str:
+    if folder is None:
+        return f"there is no module {shown(name)}; install it, or put it beside the configuration"
     if not importable:
         return (
             f"there is no module {shown(name)}; nothing is imported from {folder.resolve()}, "

@@ -86,13 +86,20 @@ def test_a_klein_application(make: Make, shop: Any) -> None:
 
 
 def test_the_examples_of_the_documentation(quick: Make, shop: Any, tmp_path: Path) -> None:
-    status, wsgi, test = of("docs/resources.md", "python")
-    (configuration,) = of("docs/resources.md", "yaml")
+    status, test = of("docs/resources.md", "python")
+    configuration, wsgi = of("docs/resources.md", "yaml")
     exec(compile(status, "shop.py", "exec"), shop.__dict__)
     space: dict[str, Any] = {}
     exec(compile(test, "docs/resources.md", "exec"), space)
     space["test_status"]()
     assert problems(parse(configuration)) == []
+    shop.__path__ = []
+    sys.modules["shop.wsgi"] = ModuleType("shop.wsgi")
+    (missing,) = problems(parse(wsgi))
+    assert "shop.wsgi has no 'application'" in missing.message
+    vars(sys.modules["shop.wsgi"])["application"] = len
+    assert problems(parse(wsgi)) == []
+    del sys.modules["shop.wsgi"]
     gateway = quick(configuration)
     client = gateway.client(name="localhost")
     client.send(get("/status"))
