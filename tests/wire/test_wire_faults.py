@@ -72,7 +72,8 @@ class Row:
     as ``one`` where it is left out, and ``apart`` (sent byte by byte) as both.
 
     ``mode`` is what becomes of a connect. ``warm`` are seconds for which there were pooled
-    connections, and ``idle`` what happens to the faulty one of them, instead of at the request.
+    connections, and ``idle`` what happens to the faulty one of them, instead of at the request;
+    with ``unseen`` before the gateway's reactor has come to look at it.
     """
 
     script: Script
@@ -87,6 +88,7 @@ class Row:
     mode: str = "accept"
     warm: float = -1.0
     idle: bytes | str = b""
+    unseen: bool = False
 
     def expected(self, kind: str, targets: int, apart: bool) -> tuple[int, bool, int]:
         """The status, whether the client is cut, and how often services saw the request."""
@@ -170,6 +172,7 @@ ROWS = {
     "bare LF after a field": Row([OK + b"A: b\nContent-Length: 5\r\n\r\nhello"], **BROKEN),
     "folded field": Row([OK + b"A: b\r\n c\r\nContent-Length: 5\r\n\r\nhello"], **BROKEN),
     "broken chunk": Row([CHUNKS, b"5\r\nhello\r\n", b"5\r\nhello!\r\n"], **GARBLED),
+    "chunk without its end": Row([CHUNKS, b"5\r\nhelloXX0\r\n\r\n"], **GARBLED),
     "no number for a chunk's size": Row([CHUNKS, b"xyz\r\n"], **GARBLED),
     "broken chunk beside the head": Row([CHUNKS + b"xyz\r\n"],
         "502x1 200x1 502x1 502x1 502x1 502x1", apart=CUT["one"], outcome=FAILED),
@@ -215,6 +218,10 @@ ROWS = {
     "pooled, ends while idle": Row([], "200x1", warm=0, idle="end"),
     "pooled, resets while idle": Row([], "200x1", warm=0, idle="reset"),
     "pooled, speaks while idle": Row([], "200x1", warm=0, idle=EVIL),
+    # as above, but the gateway has not come to read it when it needs the connection
+    "pooled, has ended": Row([], "200x1", warm=0, idle="end", unseen=True),
+    "pooled, has reset": Row([], "200x1", warm=0, idle="reset", unseen=True),
+    "pooled, has spoken": Row([], "200x1", warm=0, idle=EVIL, unseen=True),
     "pooled, resets when used": Row([RESET], "200x2 200x2 502x1 200x2 502x1 200x2",
         outcome=RESETS, warm=0),
     "pooled, ends when used": Row([END], "200x2 200x2 502x1 200x2 502x1 200x2",
@@ -253,6 +260,8 @@ class Scene:
         self.peers[0].only = [wire]
         self.gateway.wait(self.row.warm)
         idle = self.row.idle
+        if self.row.unseen:
+            wire.stream.pause_reading()
         if isinstance(idle, str):
             getattr(wire, idle)()
         elif idle:
