@@ -307,6 +307,8 @@ def parse_response(
         return None
     lines = buffer[:end].split(b"\r\n")
     first = lines.pop(0)
+    if len(lines) > _MOST_FIELDS:
+        raise ValueError("too many fields")
     minor, status, reason = _statuses.get(first) or _read_status_line(first)
     head = ResponseHead(minor, status, reason, lines)
     options: set[bytes] = set()
@@ -338,6 +340,11 @@ def parse_response(
     if head.chunked and head.length is not None:
         raise ValueError("Content-Length beside Transfer-Encoding")
     return head, end + 4
+
+
+#: Of an answer (Envoy and Python's http.client allow 100; nginx any number). The thousands that
+#: 64 KiB can hold would keep the reactor for a quarter of a second: some are taken out one by one.
+_MOST_FIELDS = 500
 
 
 #: Status lines met before, taken apart; there are few.
