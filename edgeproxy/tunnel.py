@@ -10,8 +10,6 @@ A tunnel in which nothing has moved for its route's time, in either direction, i
 
 from __future__ import annotations
 
-from typing import Any
-
 from edgeproxy.exchange import Exchange, Held, Outcome
 from edgeproxy.transport.deadlines import NEVER, Deadlines
 from edgeproxy.transport.stream import HIGH_WATER, Stream
@@ -92,7 +90,7 @@ class Tunnel:
         self._exchange = exchange
         self._idle = idle
         self._now = deadlines.clock.now
-        self._waiting: set[Any] = deadlines.waiting
+        self._waiting = deadlines.waiting
         self._seen = (0, 0)
         self.deadline = NEVER
         self._client = End(client, Outcome.CLIENT_GONE)

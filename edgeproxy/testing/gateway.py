@@ -23,7 +23,7 @@ from edgeproxy.identity.keyfile import parse_line, stamp
 from edgeproxy.service import Gateway
 from edgeproxy.starting import Bound
 from edgeproxy.testing.link import MemoryStream, MemoryWire
-from edgeproxy.testing.reactor import EPOCH, MemoryClock, MemoryReactor
+from edgeproxy.testing.reactor import EPOCH, InOrder, MemoryClock, MemoryReactor
 from edgeproxy.testing.tls import TLSWire
 from edgeproxy.testing.wire import Way, Wire
 from edgeproxy.transport.connect import Network
@@ -108,6 +108,7 @@ class MemoryGateway:
         gateway._listen([Bound(kind, _NoSocket(port)) for kind, port in ports.items()])  # type: ignore[arg-type]
         # What starting the service does, but for what belongs to a process.
         gateway.running = True
+        gateway.deadlines.waiting = InOrder(gateway.deadlines.waiting)
         gateway.deadlines.waiting.add(gateway.fleet)
         gateway.deadlines.start()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, MutableSet
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -119,6 +119,29 @@ class MemoryReactor(TaskClock):
                 return
             self.removeWriter(selectable)
             selectable.connectionLost(Failure(why))
+
+
+class InOrder(MutableSet[Any]):
+    """A set that is gone through in the order in which its members came: things whose deadlines
+    pass together are told in the same order each time."""
+
+    def __init__(self, members: Iterable[Any] = ()) -> None:
+        self._members = dict.fromkeys(members)
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._members
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, value: Any) -> None:
+        self._members[value] = None
+
+    def discard(self, value: Any) -> None:
+        self._members.pop(value, None)
 
 
 class MemoryClock(Clock):

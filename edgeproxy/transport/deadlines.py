@@ -6,6 +6,7 @@ an object. The price is coarseness: a deadline is seen at most :data:`INTERVAL` 
 
 from __future__ import annotations
 
+from collections.abc import MutableSet
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -48,7 +49,7 @@ class Deadlines:
 
     def __init__(self, reactor: Any, clock: Clock) -> None:
         self.clock = clock
-        self.waiting: set[Any] = set()
+        self.waiting: MutableSet[Any] = set()
         self._loop = LoopingCall(self.sweep)
         self._loop.clock = reactor
 

@@ -318,7 +318,10 @@ class Scene:
     def check_pools(self) -> None:
         """What is open is counted, idle, and waits for nothing; nothing else is left."""
         gateway = self.gateway.gateway
-        waiting = gateway.deadlines.waiting - {gateway.fleet, *gateway.listeners[0].connections}
+        waiting = set(gateway.deadlines.waiting) - {
+            gateway.fleet,
+            *gateway.listeners[0].connections,
+        }
         known = set()
         for target, service in zip(gateway.fleet.targets, self.services, strict=True):
             wires = {wire for wire in service.connections if alive(wire)}

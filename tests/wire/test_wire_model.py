@@ -72,6 +72,7 @@ class Serving:
     reading: h11.Connection = field(default_factory=lambda: h11.Connection(h11.SERVER))
     whole: list[tuple[int, str]] = field(default_factory=list)
     rest: bytes = b""
+    closing: bool = False  # after that rest
 
 
 class GatewayMachine(RuleBasedStateMachine):
@@ -158,18 +159,24 @@ class GatewayMachine(RuleBasedStateMachine):
         if framing != "close":
             said += after
         cut = int(len(said) * part)
-        serving.rest = said[cut:]
-        if cut:
-            serving.wire.send(said[:cut])
-        if framing == "close" and not serving.rest:
+        if cut == len(said) - len(after) and after:
+            cut -= 1  # what comes later than the whole answer could be anybody's
+        serving.closing = framing == "close"
+        serving.rest = said
+        self.say(serving, cut)
+
+    def say(self, serving: Serving, size: int) -> None:
+        said, serving.rest = serving.rest[:size], serving.rest[size:]
+        if said:
+            serving.wire.send(said)
+        if serving.closing and not serving.rest:
             serving.wire.end()
 
     @precondition(lambda self: self.answering())
     @rule(data=st.data())
     def answer_the_rest(self, data: st.DataObject) -> None:
         serving = data.draw(st.sampled_from(self.answering()))
-        rest, serving.rest = serving.rest, b""
-        serving.wire.send(rest)
+        self.say(serving, len(serving.rest))
 
     @precondition(lambda self: self.asked())
     @rule(
