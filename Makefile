@@ -5,13 +5,18 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 pytho
   $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)) python3)
 VENV   ?= .venv
 PORT   ?= 8443
+PREFIX ?= /opt/edgeproxy
 BIN    := $(VENV)/bin
 
-.PHONY: run test check format bench bench-peers test-packages clean help
+.PHONY: run test test-systemd check format bench bench-peers test-packages test-systemd-packages \
+  install uninstall clean help
 
 help:
 	@echo 'make run            the gateway on https://localhost:$(PORT) before a demonstration service (PORT=… to choose)'
 	@echo 'make test           the test suite (ARGS=… goes to pytest)'
+	@echo 'make test-systemd   the service in a system of its own, booted (needs root)'
+	@echo 'make install        the service on this machine: /opt/edgeproxy and a systemd unit (needs root)'
+	@echo 'make uninstall      takes that away, but not what you put there'
 	@echo 'make check          formatter, linter, strict typing, architecture'
 	@echo 'make bench          CPU per request beside every peer that the machine has'
 	@echo 'make test-packages  Debian packages that the tests use (needs root)'
@@ -40,6 +45,10 @@ run: $(VENV)/.installed
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
 
+# A Debian of its own below .run/systemd, made once, and booted in a copy.
+test-systemd: $(VENV)/.test
+	@$(BIN)/python -m pytest -m booted $(ARGS)
+
 check: $(VENV)/.test
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -55,6 +64,19 @@ test-packages:
 	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v chromium >/dev/null || { \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk chromium; }
+
+test-systemd-packages:
+	@PATH="$$PATH:/usr/sbin"; command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap systemd-container; }
+
+# See docs/systemd.md.
+SERVICE := PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh systemd/install.sh
+install:
+	@$(SERVICE) install
+
+uninstall:
+	@$(SERVICE) uninstall
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m bench $(ARGS)

@@ -8,7 +8,8 @@ One JSON object a line, each way:
                                {"ok": true, "drained": true, "cut": 0}
     {"command": "counters"} -> {"ok": true, "counters": {…}}
 
-The socket file belongs to the user who runs the gateway, mode 0600 from its first moment.
+The socket file belongs to the user who runs the gateway, mode 0600 (0660 for its group, where the
+configuration says so) from its first moment.
 """
 
 from __future__ import annotations
@@ -163,9 +164,10 @@ class Conversation(LineReceiver, TimeoutMixin):
 class ControlSocket:
     """The listening side: a file that only this user may open, gone when the gateway ends."""
 
-    def __init__(self, reactor: Any, path: Path, gateway: Gateway) -> None:
+    def __init__(self, reactor: Any, path: Path, gateway: Gateway, *, group: bool = False) -> None:
         self.gateway = gateway
         self.path = path
+        self._group = group
         self.conversations: set[Conversation] = set()
         self._reactor = reactor
         self._port: Port | None = None
@@ -181,7 +183,7 @@ class ControlSocket:
         """
         try:
             _make_way(self.path)
-            sock = _listening(self.path)
+            sock = _listening(self.path, group=self._group)
         except OSError as error:
             raise StartError(f"control socket {self.path}: {_words(error)}") from error
         found = os.stat(self.path)
@@ -266,10 +268,10 @@ def _make_way(path: Path) -> None:
     )
 
 
-def _listening(path: Path) -> socket.socket:
+def _listening(path: Path, *, group: bool = False) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The mode a new socket file has is what the umask leaves: there is no moment in between.
-    before = os.umask(0o177)
+    before = os.umask(0o117 if group else 0o177)
     try:
         with address_of(path) as address:
             sock.bind(address)

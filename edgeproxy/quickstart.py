@@ -18,6 +18,7 @@ from edgeproxy.certs.development import DEFAULT_NAMES, make
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import scan
 from edgeproxy.config import Config, ConfigError, Problem, parse
+from edgeproxy.config.model import Control
 from edgeproxy.identity import keyadmin
 from edgeproxy.identity.apikey import RANDOM_BYTES
 
@@ -174,7 +175,7 @@ def gateway(
     config = config.model_copy(
         update={
             "keys": own / "keys.jsonl",
-            "control": own / "edgeproxy.sock",
+            "control": Control(path=own / "edgeproxy.sock"),
             "access_log": own / "access.log",
         }
     )

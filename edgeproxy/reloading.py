@@ -63,6 +63,14 @@ class Reloader:
     @inlineCallbacks
     def _reload(self) -> Generator[Deferred[Any], Any, Reloaded]:
         gateway = self._gateway
+        gateway.notify.reloading()
+        result = yield from self._tried(gateway)
+        self.last = result
+        gateway.tell_ready()
+        _tell(result)
+        return result
+
+    def _tried(self, gateway: Gateway) -> Generator[Deferred[Any], Any, Reloaded]:
         source = gateway.config.source
         if source is None:
             return Reloaded(False, ["it was started without a configuration file"])
@@ -89,8 +97,6 @@ class Reloader:
             result = Reloaded(False, [f"the gateway itself failed: {error!r}"])
         else:
             result = Reloaded(True, changes)
-        self.last = result
-        _tell(result)
         return result
 
     @inlineCallbacks

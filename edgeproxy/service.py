@@ -28,8 +28,10 @@ from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.listening import Listening
 from edgeproxy.mounted.mount import Building, Mounts
+from edgeproxy.notify import Notify
 from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
+from edgeproxy.observe.status import summary
 from edgeproxy.readiness import PROBES, Readiness
 from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
@@ -74,10 +76,12 @@ class Gateway(Service):
         config: Config,
         clock: Clock | None = None,
         network: Network = TCP,
+        notify: Notify | None = None,
     ) -> None:
         self.reactor = reactor
         self.config = config
         self.clock = clock or Clock()
+        self.notify = notify or Notify(reactor, {})
         self.deadlines = Deadlines(reactor, self.clock)
         self.relay = Relay(self.deadlines)
         self.fleet = Fleet(reactor, self.deadlines, self.relay, network)
@@ -96,7 +100,7 @@ class Gateway(Service):
         self._cut = 0
         self.started = 0.0
         self.reloader = Reloader(self)
-        self.control = ControlSocket(reactor, config.control, self)
+        self.control = ControlSocket(reactor, config.control.path, self, group=config.control.group)
         self.signals = Signals(reactor, self)
         self.keys = KeyStore(reactor, config.keys, _nothing)
         self.folder = self._folder(config)
@@ -249,9 +253,15 @@ class Gateway(Service):
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
         self.reactor.callWhenRunning(_settle)
+        self.reactor.callWhenRunning(self.tell_ready)
         self._tell_open_routes()
         for listening in (*self.listeners, *self.probing):
             _log.info("listening on {kind} port {port}", kind=listening.kind, port=listening.number)
+
+    def tell_ready(self) -> None:
+        """Tell systemd that it serves, unless it is on its way out."""
+        if self.draining is None:
+            self.notify.ready(summary(self))
 
     def obstacle(self) -> str:
         """Why no traffic should come, in a word or two; ``""`` when it may."""
@@ -295,6 +305,8 @@ class Gateway(Service):
         """Accept no more, let what is under way come to its end, cut what is left in time."""
         done: Deferred[None] = Deferred()
         self.draining = done
+        left, seconds = self.connections, self.config.timeouts.drain
+        self.notify.stopping(f"draining {left} connections, {seconds:g} s at most", seconds)
         for listening in self.listeners:
             listening.drain()
         self._drain_timer = self.reactor.callLater(self.config.timeouts.drain, self.cut)
@@ -337,6 +349,7 @@ class Gateway(Service):
         self.keys.stop()
         self.log.stop()
         self._end_probing()
+        self.notify.end()
         self.signals.restore()
         return self.control.stop(self._cut)
 

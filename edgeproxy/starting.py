@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from edgeproxy.certs.scan import Problem
 from edgeproxy.config import Config
+from edgeproxy.transport.inherited import Inherited, name_of
 from edgeproxy.transport.port import PortError, bind
 
 _log = Logger()
@@ -41,13 +42,15 @@ class Bound(NamedTuple):
     socket: socket.socket
 
 
-def bind_all(config: Config) -> list[Bound]:
+def bind_all(config: Config, inherited: Inherited | None = None) -> list[Bound]:
     """Take the ports: the one for https first, the plain one and the one for probes if any.
+    What ``systemd:NAME`` means is taken from those ``inherited``.
 
     :raises StartError: one of them cannot be had; none is kept.
     """
     bound: list[Bound] = []
     listen = config.listen
+    passed = inherited or Inherited({})
     for kind, address in (
         ("https", listen.https),
         ("http", listen.http),
@@ -56,13 +59,24 @@ def bind_all(config: Config) -> list[Bound]:
         if address is None:
             continue
         try:
-            bound.append(Bound(kind, bind(*split_address(address), listen.backlog)))
+            name = name_of(address)
+            if name is None:
+                sockets = [bind(*split_address(address), listen.backlog)]
+            else:
+                sockets = passed.take(name)
+            bound += [Bound(kind, sock) for sock in sockets]
         except PortError as error:
             for each in bound:
                 each.socket.close()
             cause = error.__cause__
             busy = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
             raise StartError(str(error), busy=busy) from error
+    if passed.unused:
+        _log.warn(
+            "systemd passed sockets that the configuration does not use, nobody answers there: "
+            "{names}; `listen: {{ https: systemd:NAME }}` uses one",
+            names=", ".join(passed.unused),
+        )
     return bound
 
 

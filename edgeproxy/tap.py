@@ -6,6 +6,7 @@ background: one line for each reason on standard error, exit status 1, no traceb
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -53,8 +54,10 @@ def makeService(options: Options) -> IService:
     if sys.platform == "win32":
         _fail("edgeproxy runs on Linux and macOS; Windows is not supported")
     reactor = chosen_reactor()
+    from edgeproxy.notify import Notify
     from edgeproxy.service import Gateway
-    from edgeproxy.starting import StartError
+    from edgeproxy.starting import StartError, bind_all
+    from edgeproxy.transport.inherited import Inherited
 
     try:
         if options["to"] is not None:
@@ -62,8 +65,9 @@ def makeService(options: Options) -> IService:
         path = find_config(options["config"])
         if path is None:
             _fail(f"{NOT_FOUND}, --to URL needs none")
-        gateway = Gateway(reactor, load(path))
-        gateway.prepare()
+        config = load(path)
+        gateway = Gateway(reactor, config, notify=Notify(reactor, os.environ))
+        gateway.prepare(bind_all(config, Inherited(os.environ)))
     except (ConfigError, StartError) as error:
         _fail(str(error))
     except OSError as error:

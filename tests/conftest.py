@@ -30,7 +30,11 @@ from edgeproxy.identity import keyadmin
 from edgeproxy.identity.apikey import RANDOM_BYTES
 
 #: The program of a package, where it has another name.
-_PROGRAMS = {"redis-server": "redis-server", "nghttp2-client": "h2load"}
+_PROGRAMS = {
+    "redis-server": "redis-server",
+    "nghttp2-client": "h2load",
+    "systemd-container": "systemd-nspawn",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -67,6 +67,7 @@ ROOMS = {
     "edgeproxy.page": "T",
     "edgeproxy.redirect": "T",
     "edgeproxy.readiness": "T",
+    "edgeproxy.notify": "T",
     "edgeproxy.listening": "T",
     "edgeproxy.snapshot": "T",
     "edgeproxy.changes": "T",

@@ -13,6 +13,7 @@ from cli_support import call, called
 from running_support import BIN, Child, run
 
 from edgeproxy.certs.development import make
+from edgeproxy.config import load
 
 
 @pytest.mark.debian("curl")
@@ -109,3 +110,15 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     result = call("init", tmp_path / "file" / "below")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_for_the_service(tmp_path: Path) -> None:
+    """What differs is where the unit has its sockets, its log and its control socket."""
+    made = called("init", "--system", tmp_path)
+    assert "Start the gateway: systemctl enable --now edgeproxy\n" in made
+    assert "https://localhost:443/" in made
+    config = load(tmp_path / "edgeproxy.yaml")
+    assert (config.listen.https, config.listen.http) == ("systemd:https", "systemd:http")
+    assert config.access_log == Path("/var/log/edgeproxy/access.log")
+    assert config.control.path == Path("/run/edgeproxy/control.sock") and config.control.group
+    assert call("check", tmp_path / "edgeproxy.yaml").exit_code == 0

@@ -64,7 +64,7 @@ def test_defaults_of_everything(tmp_path: Path) -> None:
     fresh = Config().model_dump(include=set(rest))
     assert rest == fresh
     assert config.access_log == tmp_path / "access.log"
-    assert config.control == tmp_path / "edgeproxy.sock"
+    assert config.control.path == tmp_path / "edgeproxy.sock"
     assert config.routes[0] == Route(host="*", path="/", page=True, file="edgeproxy.yaml", line=1)
 
 

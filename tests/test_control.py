@@ -455,3 +455,12 @@ def test_usr1_still_rotates_twistds_own_log(gateway: Start, child: Any, tmp_path
     other.signal(signal.SIGUSR1)
     wait_for((running.folder / "access.log").exists, what="our log begun anew")
     wait_for(lambda: len(list(tmp_path.glob("twistd.log*"))) == 2, what="twistd's log rotated")
+
+
+def test_members_of_the_group_may_use_it_where_the_configuration_says_so(gateway: Start) -> None:
+    running = gateway({**PAGE, "control": {"path": "s.sock", "group": True}})
+    path = running.folder / "s.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert running.command("status").returncode == 0, "the command finds it in the long form"
+    running.stop()
+    assert not path.exists()

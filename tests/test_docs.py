@@ -58,6 +58,7 @@ def test_the_readme_keeps_its_order() -> None:
         "Configuration by example",
         "Certificates",
         "Keys",
+        "As a service",
         "Speed, measured",
     ]
     introduction = page("README.md").partition("\n## ")[0].partition("\n\n")[2]
@@ -91,7 +92,12 @@ def test_examples_load(number: int, tmp_path: Path) -> None:
         assert EXAMPLES[number].page == "docs/certificates.md", "of Kubernetes"
         return
     missing = {key: value for key, value in BASE.items() if key not in said}
-    config = parse(text + (yaml.safe_dump(missing) if missing else ""), folder=tmp_path)
+    (tmp_path / "pay-token").write_text("secret")
+    config = parse(
+        text + (yaml.safe_dump(missing) if missing else ""),
+        folder=tmp_path,
+        environ={"CREDENTIALS_DIRECTORY": str(tmp_path)},
+    )
     assert len(config.routes) == sum(map(len, said.get("routes", {}).values()))
 
 

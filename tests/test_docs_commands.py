@@ -32,7 +32,12 @@ from edgeproxy.certs.development import make as make_certificate
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.debian("curl")]
 
-RUN, TEST, INSTALL, CHANGED, CERTIFICATES, KEYS = of("README.md", "sh")
+RUN, TEST, INSTALL, CHANGED, CERTIFICATES, KEYS, SERVICE = of("README.md", "sh")
+
+
+def test_the_service_is_installed_elsewhere() -> None:
+    """In a booted system: tests/test_booted.py."""
+    assert SERVICE.splitlines()[0] == "make install"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,11 @@ CONFIGURATION = """\
 # once; a running gateway takes it over on `edgeproxy reload`. Relative paths start here.
 
 listen:
-  https: ":{port}"
-  # http: ":8080"             # plain HTTP, which only redirects to https
-
+{listen}
 certs: certs/                 # PEM files under any names, in subfolders too; `edgeproxy certs`
 keys: keys.jsonl              # API keys, hashed; `edgeproxy keys add NAME`
-access_log: access.log        # one JSON object a line; `-` is standard output, `off` is none
-
+access_log: {log}# one JSON object a line; `-` is standard output, `off` is none
+{control}
 limits:                       # each key by itself; routes that name a limit share its window
   default: {{ rate: 100/min }}  # never more than 100 in any span of a minute
 
@@ -42,6 +41,24 @@ routes:
     # /public: {{ to: app, auth: none }}    # only `auth: none` lets in callers without a key
 """
 
+#: What differs: a folder of somebody's own, and the service that `make install` sets up.
+OWN = {
+    "listen": """\
+  https: ":{port}"
+  # http: ":8080"             # plain HTTP, which only redirects to https
+""",
+    "log": "access.log        ",
+    "control": "",
+}
+SYSTEM = {
+    "listen": """\
+  https: systemd:https        # the ports stand in edgeproxy.socket and edgeproxy-http.socket:
+  http: systemd:http          # `systemctl edit edgeproxy.socket`
+""",
+    "log": "/var/log/edgeproxy/access.log    ",
+    "control": "control: {{ path: /run/edgeproxy/control.sock, group: true }}\n",
+}
+
 
 class Made(NamedTuple):
     """What `edgeproxy init` has written."""
@@ -56,16 +73,17 @@ class Made(NamedTuple):
     short_help="Write what a first start needs.",
 )
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
-@click.option("--port", default=8443, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", type=click.IntRange(1, 65535), help="8443 where not said.")
+@click.option("--system", is_flag=True, help="For the systemd service that `make install` makes.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
-def init(folder: Path, port: int, json_: bool) -> None:
+def init(folder: Path, port: int | None, system: bool, json_: bool) -> None:
     """Write what a first start needs into DIR (the current folder by default).
 
     That is a commented edgeproxy.yaml, certs/ with a self-signed certificate for localhost, the
     key file and its first API key, which is shown once. What is there already is never
     overwritten: where there is a configuration or a key file, nothing is written at all.
     """
-    made = write(folder, port)
+    made = write(folder, port or (443 if system else 8443), system=system)
     if json_:
         as_json(
             {
@@ -79,15 +97,13 @@ def init(folder: Path, port: int, json_: bool) -> None:
         click.echo(f"wrote {path}")
     click.echo("\nThe first API key, shown this once; the key file holds its hash:\n")
     click.echo(f"    {made.key.credential}\n")
-    click.echo(f"Start the gateway {_where(folder)}: twistd -n edgeproxy\nThen this answers:\n")
+    start = "systemctl enable --now edgeproxy" if system else "twistd -n edgeproxy"
+    where = "" if system else " here" if folder == Path(".") else f" in {folder}"
+    click.echo(f"Start the gateway{where}: {start}\nThen this answers:\n")
     click.echo(made.curl)
 
 
-def _where(folder: Path) -> str:
-    return "here" if folder == Path(".") else f"in {folder}"
-
-
-def write(folder: Path, port: int) -> Made:
+def write(folder: Path, port: int, *, system: bool = False) -> Made:
     """Write everything; the configuration last, since it makes the folder complete.
 
     :raises Failed: something is there already, or cannot be written.
@@ -101,11 +117,15 @@ def write(folder: Path, port: int) -> Made:
         files, cacert = _certificate(folder / "certs")
         key = quickstart.key(keys, "first")
         with configuration.open("x", encoding="utf-8") as file:
-            file.write(CONFIGURATION.format(port=port))
+            file.write(_text(port, SYSTEM if system else OWN))
     except OSError as error:
         raise Failed(f"{error.filename or folder}: {error.strerror}") from None
     made = [configuration, *files, keys]
     return Made(made, key, quickstart.curl(port, cacert, key.credential))
+
+
+def _text(port: int, parts: Mapping[str, str]) -> str:
+    return CONFIGURATION.format(**{name: part.format(port=port) for name, part in parts.items()})
 
 
 def _certificate(folder: Path) -> tuple[list[Path], Path]:

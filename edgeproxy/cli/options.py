@@ -74,7 +74,7 @@ def setting(file: Path, name: str, default: str, *, strict: bool = False) -> Pat
             raise Failed(_unreadable(file, error)) from None
         return folder / default
     if node is not None and node.pairs is not None:
-        node = node.get("folder")  # the long form of `certs`
+        node = node.get("folder") or node.get("path")  # the long forms of `certs` and `control`
     found = None if node is None else node.scalar
     return folder / (found if isinstance(found, str) and "\0" not in found else default)
 

@@ -13,6 +13,7 @@ from edgeproxy.config.model import (
     Auth,
     Certs,
     Config,
+    Control,
     Defaults,
     Limit,
     RouteTimeouts,
@@ -97,7 +98,7 @@ def assemble(
         resolver=form.resolver,
         access_log=_log(form.access_log, folder),
         server_header=form.server_header,
-        control=folder / form.control,
+        control=Control(path=folder / form.control.path, group=form.control.group),
     )
 
 

@@ -147,7 +147,13 @@ Authority = Annotated[str, AfterValidator(grammar.authority)]
 ListenAddress = Annotated[
     str,
     BeforeValidator(_listening),
-    WithJsonSchema({"type": "string", "pattern": r"^.*:[0-9]{1,5}$", "examples": [":8443"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(.*:[0-9]{1,5}|systemd:[^:]+)$",
+            "examples": [":8443", "systemd:https"],
+        }
+    ),
 ]
 Server = Annotated[
     str,

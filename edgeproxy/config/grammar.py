@@ -26,6 +26,7 @@ _LIMIT_NAME = re.compile(LIMIT_NAME_PATTERN, re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?", re.ASCII)  # RFC 9110 5.5
+_SOCKET_NAME = re.compile(r"[!-9;-~]{1,255}", re.ASCII)  # systemd.socket(5) FileDescriptorName
 _QUERY_NAME = re.compile(QUERY_NAME_PATTERN, re.ASCII)
 _SERVER = re.compile(
     r"\[([0-9a-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9a-f:.]+)",
@@ -256,7 +257,15 @@ def field_value(value: str, *, secret: bool = False) -> str:
 
 
 def listening(value: str) -> str:
-    """An address to listen on: `:8443`, `127.0.0.1:8443`, `[::1]:8443`. Port 0: any free one."""
+    """An address to listen on: `:8443`, `127.0.0.1:8443`, `[::1]:8443` (port 0: any free one), or
+    `systemd:NAME`, the sockets that systemd passes by that name."""
+    if value.startswith("systemd:"):
+        if not _SOCKET_NAME.fullmatch(value.removeprefix("systemd:")):
+            raise ValueError(
+                f"{shown(value)} names no socket; write systemd:https, after the "
+                "FileDescriptorName= of the socket unit"
+            )
+        return value
     split_address(value)
     return value
 

@@ -43,7 +43,7 @@ class Listen(Frozen):
     # Tomcat and Kubernetes: no root is needed for it
     https: ListenAddress = Field(
         default=":8443",
-        description="Address for TLS: `:8443`, `127.0.0.1:8443`, `[::1]:8443`.",
+        description="Address for TLS: `:8443`, `127.0.0.1:8443`, `[::1]:8443`, `systemd:https`.",
     )
     http: ListenAddress | None = Field(
         default=None,
@@ -80,6 +80,18 @@ class Certs(Frozen):
     default: HostName | None = Field(
         default=None,
         description="Name whose certificate answers clients that name none, or one not served.",
+    )
+
+
+class Control(Frozen):
+    """The control socket."""
+
+    path: WrittenPath = Field(
+        default=Path("edgeproxy.sock"), description="Where `edgeproxy status` and others find it."
+    )
+    # redis unixsocketperm: the user alone
+    group: bool = Field(
+        default=False, description="Whether the members of its group may use it too (0660)."
     )
 
 
@@ -284,4 +296,4 @@ class Config(Frozen):
     resolver: tuple[str, ...] = ()
     access_log: Path | Literal["-", "off"] = Path("access.log")
     server_header: Literal["hide", "keep"] = "hide"
-    control: Path = Path("edgeproxy.sock")
+    control: Control = Control()

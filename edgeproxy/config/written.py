@@ -34,6 +34,7 @@ from edgeproxy.config.fields import (
 from edgeproxy.config.model import (
     Auth,
     Certs,
+    Control,
     FieldRules,
     Frozen,
     Heads,
@@ -243,7 +244,9 @@ class Settings(Frozen):
     server_header: Literal["hide", "keep"] = Field(
         default="hide", description="What is done with Server and X-Powered-By."
     )
-    control: WrittenPath = Field(default=Path("edgeproxy.sock"), description="The control socket.")
+    control: Annotated[Control, _short("path", str | Control)] = Field(
+        default=Control(), description="The control socket."
+    )
 
 
 LimitValue = Annotated[LimitForm, _short("rate", RateValue | LimitForm)]

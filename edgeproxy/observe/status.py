@@ -47,6 +47,20 @@ def status(gateway: Gateway) -> dict[str, Any]:
     }
 
 
+def summary(gateway: Gateway) -> str:
+    """One line for `systemctl status`: what is served where, and how the last reload ended."""
+    where = ", ".join(f"{each.kind} on {each.number}" for each in gateway.listeners)
+    count = len(gateway.config.routes)
+    line = f"{where}; {count} route{'' if count == 1 else 's'}"
+    last = gateway.reloader.last
+    if last is None:
+        return line
+    if last.done:
+        return f"{line}; reloaded: {'; '.join(last.lines) or 'nothing had changed'}"
+    more = f" and {len(last.lines) - 1} more" if len(last.lines) > 1 else ""
+    return f"{line}; the last reload was refused: {last.lines[0]}{more}"
+
+
 def _listener(listening: Listening) -> dict[str, Any]:
     return {
         "scheme": listening.kind,
