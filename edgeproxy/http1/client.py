@@ -312,7 +312,7 @@ class Http1Client:
         self.state = BODY
         self._decoder = decoder
         route = self._route()
-        events = head.length is None and _is_event_stream(head.lines)
+        events = head.length is None and is_event_stream(head.lines)
         self._between = route.tunnel if events else route.between
         self.deadline = now + self._between
         self._relay.answer(exchange, self, head, payload, False, now)
@@ -420,6 +420,6 @@ class Http1Client:
         self.stream.resume_reading()
 
 
-def _is_event_stream(lines: list[bytes]) -> bool:
+def is_event_stream(lines: list[bytes]) -> bool:
     """Whether an answer is a stream of events, which may be silent for long (WHATWG HTML 9.2)."""
     return any(_EVENT_STREAM.match(line) for line in lines)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Outcome
 from edgeproxy.forward import response_lines
+from edgeproxy.http1.client import is_event_stream
 from edgeproxy.http1.grammar import ResponseHead, parse_response, split_host, without
 from edgeproxy.transport.deadlines import NEVER
 
@@ -46,7 +47,6 @@ class Channel:
         self.route = route
         self.mount = route.mount
         self.site = mount.site
-        self.transport = self
         self.disconnecting = False
         self._mount = mount
         self._exchange = exchange
@@ -57,9 +57,14 @@ class Channel:
         self._pulling = False
         self._call: Any = None
         self._paused = False
+        self._between = route.between
         self.deadline = mount.now() + route.first_byte
         exchange.worker = self
         mount.deadlines.waiting.add(self)
+
+    @property
+    def transport(self) -> Channel:
+        return self
 
     # -- for the request: who is speaking --------------------------------------------------------
 
@@ -104,6 +109,8 @@ class Channel:
             lines = without(lines, _LENGTH)  # RFC 9110 8.6: it would be that of a 200
         self._bodiless = exchange.method == b"HEAD" or head.status in _BODILESS
         self._left = 0 if self._bodiless else head.length
+        if head.length is None and is_event_stream(lines):
+            self._between = route.tunnel
         self._worked()
         exchange.begin(head.status, head.reason, lines, self._left, b"", False, self)
 
@@ -153,6 +160,7 @@ class Channel:
         self._end()
         self._exchange.worker = None
         self._exchange.end([])
+        del self.request  # which holds us: no collector is needed for what has ended
 
     # -- for the request: producers --------------------------------------------------------------
 
@@ -183,10 +191,11 @@ class Channel:
                 self._pull_later()
 
     def _tell(self, what: str) -> None:
+        request = self.request
         try:
             getattr(self._producer, what)()
         except Exception:
-            self.request.processingFailed(Failure())
+            request.processingFailed(Failure())
 
     # -- from the client's side ------------------------------------------------------------------
 
@@ -256,7 +265,7 @@ class Channel:
 
     def _worked(self) -> None:
         if not self._paused:
-            self.deadline = self._mount.now() + self.route.between
+            self.deadline = self._mount.now() + self._between
 
     def _end(self) -> None:
         self.over = True
@@ -270,6 +279,7 @@ class Channel:
     def _lost(self, why: Exception) -> None:
         producer, self._producer = self._producer, None
         request = self.request
+        del self.request
         if request.finished:
             return
         if producer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -112,6 +113,23 @@ class Headed(Resource):
         request.addCookie(b"a", b"1")
         request.addCookie(b"b", b"2")
         return b"headed"
+
+
+class Seen(Resource):
+    """Remembers its requests weakly."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def render(self, request: Any) -> Any:
+        self.seen.append(weakref.ref(request))
+        if request.postpath == [b"fails"]:
+            request.setHeader("Content-Length", "5")
+            return request.write(b"more than five") or NOT_DONE_YET
+        return b"" if request.postpath == [b"ends"] else NOT_DONE_YET
 
 
 class Visits(Resource):

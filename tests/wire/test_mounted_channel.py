@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import gzip
 from collections.abc import Callable
 from typing import Any
@@ -465,6 +466,36 @@ def test_a_resource_that_takes_too_long(make: Make) -> None:
     gateway.wait(7.5)
     assert client.ending is Ending.ABORTED
     assert gateway.log[-1]["reason"] == "the resource took too long"
+
+
+def test_a_stream_of_events_may_be_silent(quick: Make) -> None:
+    gateway = quick(CONFIGURATION)
+    client = gateway.client()
+    client.send(get("/held"))
+    (request,) = held(gateway).requests
+    request.setHeader("Content-Type", "text/event-stream")
+    request.write(b"data: 1\n\n")
+    gateway.wait(290)
+    assert client.ending is Ending.OPEN
+    gateway.wait(11)
+    assert client.ending is Ending.ABORTED
+
+
+@pytest.mark.parametrize("path", ["/seen/ends", "/seen/fails", "/seen/goes"])
+def test_what_has_ended_needs_no_collector(quick: Make, path: str) -> None:
+    gateway = quick(
+        "routes: { api.example.com: { /seen: { resource: mounted_shop.Seen, auth: none } } }"
+    )
+    client = gateway.client()
+    gc.disable()
+    try:
+        client.send(get(path))
+        client.reset()
+        (rule,) = gateway.gateway.snapshot().router.ordered
+        assert rule.action.mounted is not None
+        assert [seen() for seen in rule.action.mounted.site.resource.seen] == [None]
+    finally:
+        gc.enable()
 
 
 # -- ends ------------------------------------------------------------------------------------------
