@@ -24,6 +24,7 @@ from edgeproxy.errors import GatewayError, Source, problem, title
 from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
+    from edgeproxy.certs.clients import Certified
     from edgeproxy.identity.principal import Principal
     from edgeproxy.snapshot import Route, Snapshot
     from edgeproxy.transport.stream import Stream
@@ -62,9 +63,10 @@ class Peer:
 
     ``address`` is text (an IPv4 address is never in its IPv6 form), ``tls`` the protocol version
     and ``sni`` the name asked for, both empty without TLS; ``port`` is the listener's.
+    ``certified`` is the client certificate that was shown, where one was asked for.
     """
 
-    __slots__ = ("address", "host_view", "log", "port", "remote_port", "sni", "tls")
+    __slots__ = ("address", "certified", "host_view", "log", "port", "remote_port", "sni", "tls")
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Peer:
         self.port = port
         self.tls = tls
         self.sni = sni
+        self.certified: Certified | None = None
         self.host_view: object = None
         self.log = ""
 

@@ -20,6 +20,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from edgeproxy.certs.clients import Standing, WrongConnection, standing
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Exchange
 from edgeproxy.forward import forwarded_lines, is_trusted, trusted_chain, vouched_lines
@@ -36,6 +37,7 @@ from edgeproxy.routing import HostTable, NoRoute, find
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.exchange import Peer
+    from edgeproxy.identity.principal import Principal
     from edgeproxy.relay import Relay
     from edgeproxy.snapshot import Limit, Route, Snapshot
     from edgeproxy.transport.deadlines import Clock
@@ -54,18 +56,23 @@ class HostView:
     """What a Host field means on one connection; kept there, since its requests repeat it."""
 
     __slots__ = (
+        "ends",
         "forwarded",
         "host_line",
-        "misdirected",
         "name",
         "names",
         "origin",
+        "own",
         "raw",
+        "refused",
         "snapshot",
+        "standing",
         "tables",
     )
 
-    def __init__(self, raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None) -> None:
+    def __init__(
+        self, raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None, now: float
+    ) -> None:
         name, port = split_host(raw)
         scheme = peer.scheme.encode("ascii")
         shown = name if port in (None, _DEFAULT_PORTS[scheme]) else b"%b:%d" % (name, port)
@@ -76,11 +83,22 @@ class HostView:
         self.tables: tuple[HostTable[Route], ...] = snapshot.router.tables(self.name)
         self.host_line = b"Host: " + shown
         self.origin = scheme + b"://" + shown
-        self.forwarded = forwarded_lines(peer, shown, snapshot.forwarded)
+        self.own = forwarded_lines(peer, shown, snapshot.forwarded)
         # RFC 9110 7.4: a host that would choose another certificate than this connection's.
-        self.misdirected = names is not None and names.choose(self.name) is not names.choose(
-            peer.sni
-        )
+        self.refused = names is not None and names.choose(self.name) is not names.choose(peer.sni)
+        #: Whether nothing more than an answer is to be had on this connection.
+        self.ends = False
+        #: What the connection's client certificate is worth here; ``None`` where none is asked for.
+        self.standing: Standing | None = None
+        if snapshot.policies:
+            try:
+                self.standing = standing(snapshot.policies, names, self.name, peer, now)
+            except WrongConnection:
+                self.refused = self.ends = True
+            if self.standing is not None and self.standing.refusal:
+                self.refused = self.ends = True
+        #: Lines for the service: where the request comes from, and by whose certificate.
+        self.forwarded = self.own if self.standing is None else self.own + self.standing.lines
 
 
 @implementer(IResource)
@@ -131,7 +149,11 @@ class ReverseProxyResource(Resource):
             view = self._host(exchange, snapshot)
             route = self._route(exchange, view)
             windows = self._address_limits(exchange, route) if route.address_limits else None
-            if not route.open:
+            if route.certificates is not None and self._certified(
+                exchange, route, view, snapshot, windows
+            ):
+                pass
+            elif not route.open:
                 self._identify(exchange, route, snapshot, windows)
             elif exchange.head.keys or snapshot.key_parameter is not None:
                 _withhold(exchange, snapshot.key_parameter)
@@ -170,11 +192,12 @@ class ReverseProxyResource(Resource):
             or view.snapshot is not snapshot
             or view.names is not names
         ):
-            view = peer.host_view = HostView(raw or b"", peer, snapshot, names)
+            now = exchange.started + self._clock.epoch
+            view = peer.host_view = HostView(raw or b"", peer, snapshot, names, now)
         exchange.host = view.name
         exchange.origin = view.origin
-        if view.misdirected:
-            raise GatewayError(421, "This connection is not for that host.")
+        if view.refused:
+            raise _refused(view)
         if absolute and not view.tables:
             raise GatewayError(421, "This gateway does not serve that host.")
         return view
@@ -240,14 +263,45 @@ class ReverseProxyResource(Resource):
             if record.revoked or not record.not_before <= now < record.expires:
                 raise _unauthorized(_INVALID, f"key {record.id}: {record.state(now)}")
             principal = exchange.principal = record.principal
-            if route.scopes and not route.scopes <= principal.scopes:
-                raise _forbidden(_SCOPE, "scope missing")
-            if route.groups and route.groups.isdisjoint(principal.groups):
-                raise _forbidden(b"Bearer", "not in a group that is let in")
+            if route.scopes or route.groups:
+                _permit(route, principal)
         except GatewayError:
             if windows:
                 _charge(exchange, windows, exchange.started)
             raise
+
+    def _certified(
+        self,
+        exchange: Exchange,
+        route: Route,
+        view: HostView,
+        snapshot: Snapshot,
+        windows: list[Window] | None,
+    ) -> bool:
+        """Who is calling, by certificate? False leaves it to the other credentials."""
+        found = view.standing
+        assert route.certificates is not None
+        try:
+            if not route.keys:
+                _withhold(exchange, snapshot.key_parameter)
+            if found is None or not found.shown or found.credential not in route.certificates:
+                if route.keys or route.anonymous:
+                    return not route.keys
+                raise _unauthorized(b"Bearer", "no client certificate")
+            if route.keys and _credential(exchange, snapshot.key_parameter) is not None:
+                raise _unauthorized(_INVALID, "two credentials: a certificate and a key")
+            principal = found.principal
+            if principal is None:
+                raise _unauthorized(_INVALID, f"client certificate: {found.objection}")
+            if exchange.started + self._clock.epoch >= found.until:
+                raise _unauthorized(_INVALID, "client certificate: it, or its list, has expired")
+            exchange.principal = principal
+            _permit(route, principal)
+        except GatewayError:
+            if windows:
+                _charge(exchange, windows, exchange.started)
+            raise
+        return True
 
     def _limits(self, exchange: Exchange, route: Route, before: list[Window] | None) -> None:
         """All limits are looked at before any is charged."""
@@ -308,10 +362,12 @@ class ReverseProxyResource(Resource):
         forwarded = view.forwarded
         if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
             forwarded = vouched_lines(
-                exchange.head, exchange.peer, snapshot.trusted, snapshot.forwarded, forwarded
+                exchange.head, exchange.peer, snapshot.trusted, snapshot.forwarded, view.own
             ) + b"".join(
                 [line + b"\r\n" for kind, line in exchange.head.special if kind is Kind.VIA]
             )
+            if view.standing is not None:
+                forwarded += view.standing.lines
         if upstream is not None:
             self._relay.start(
                 exchange, route, upstream, route.host_line or view.host_line, forwarded
@@ -350,6 +406,24 @@ _API_KEY = Kind.API_KEY
 _OURS = re.compile(rb"(?:bearer[ \t]+)?edge_", re.IGNORECASE)
 _INVALID = b'Bearer error="invalid_token"'
 _SCOPE = b'Bearer error="insufficient_scope"'
+
+
+def _refused(view: HostView) -> GatewayError:
+    """Why a connection may not ask for a host at all; another connection may."""
+    found = view.standing
+    if found is not None and found.refusal:
+        error = _unauthorized(_INVALID, f"client certificate: {found.refusal}")
+        error.close = view.ends
+        return error
+    return GatewayError(421, "This connection is not for that host.", close=view.ends)
+
+
+def _permit(route: Route, principal: Principal) -> None:
+    """May this caller come here?"""
+    if route.scopes and not route.scopes <= principal.scopes:
+        raise _forbidden(_SCOPE, "scope missing")
+    if route.groups and route.groups.isdisjoint(principal.groups):
+        raise _forbidden(b"Bearer", "not in a group that is let in")
 
 
 def _no_route(allowed: frozenset[bytes]) -> GatewayError:

@@ -15,10 +15,12 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from edgeproxy.certs.clients import Policies
 from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
+from edgeproxy.certs.trust import TrustWatch, read_policies
 from edgeproxy.config import Config
 from edgeproxy.control import ControlSocket
 from edgeproxy.http1.grammar import HeadLimits
@@ -110,6 +112,9 @@ class Gateway(Service):
         self.resource = ReverseProxyResource(
             built.snapshot, self.relay, self.clock, self._keys, self._names
         )
+        self.tls.ask(built.snapshot.policies)
+        self.trust = TrustWatch(reactor, _now, self._policies_changed)
+        self.trust.watch(config, built.snapshot.policies)
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
 
@@ -189,8 +194,21 @@ class Gateway(Service):
         limits = compile_limits(config, self._limits())
         mounts = self.mounts.build(config)
         router = compile_router(config, plan.upstreams, limits, mounts.by_order)
-        snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record)
+        policies = self._policies(config)
+        snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record, policies)
         return Built(config, snapshot, plan, mounts)
+
+    def _policies(self, config: Config) -> Policies:
+        resource = getattr(self, "resource", None)
+        before = None if resource is None else resource.snapshot.policies
+        policies, problems = read_policies(config, _now(), before)
+        if problems:
+            raise StartError("\n".join(f"{each.file}: {each.message}" for each in problems))
+        return policies
+
+    def _policies_changed(self, policies: Policies) -> None:
+        self.tls.ask(policies)
+        self.resource.snapshot = self.resource.snapshot.with_policies(policies)
 
     def use(self, built: Built, staged: Staged) -> None:
         """Put a configuration into force, with what was read for it. Cannot fail."""
@@ -199,6 +217,8 @@ class Gateway(Service):
         self._upkeep.let_go(old, [*old.config.routes, *old.router.ordered])
         self.config = built.config
         self.resource.snapshot = built.snapshot
+        self.tls.ask(built.snapshot.policies)
+        self.trust.watch(built.config, built.snapshot.policies)
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
         for name, limit in built.config.limits.items():
@@ -249,6 +269,7 @@ class Gateway(Service):
         self.deadlines.start()
         for listening in (*self.listeners, *self.probing):
             listening.start()
+        self.trust.start()
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
@@ -346,6 +367,7 @@ class Gateway(Service):
         self.deadlines.stop()
         self.fleet.stop()
         self.folder.stop()
+        self.trust.stop()
         self.keys.stop()
         self.log.stop()
         self._end_probing()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ from edgeproxy.limits.table import LimitTable
 from edgeproxy.routing import PathKind, Router, Rule
 
 if TYPE_CHECKING:
+    from edgeproxy.certs.clients import Policies
     from edgeproxy.exchange import Exchange
     from edgeproxy.mounted.mount import Mount
     from edgeproxy.upstream.upstream import Upstream
@@ -76,10 +78,12 @@ class Route:
         "anonymous",
         "between",
         "body",
+        "certificates",
         "first_byte",
         "groups",
         "host_line",
         "keep_slash",
+        "keys",
         "label",
         "limit",
         "limits",
@@ -102,12 +106,16 @@ class Route:
         upstream: Upstream | None,
         limits: Sequence[Limit],
         one: Shared,
+        certificates: frozenset[str] = frozenset(),
     ) -> None:
         self.label = label(config)
         #: The label as it stands in the log: ready JSON.
         self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
+        self.keys = "api_key" in config.auth
+        #: The credentials by client certificate that let in; ``None`` where there are none.
+        self.certificates = one(certificates.intersection(config.auth)) or None
         self.scopes = one(frozenset(config.scopes))
         self.groups = one(frozenset(config.groups))
         self.limits = one(tuple(limit for limit in limits if not limit.by_address))
@@ -170,7 +178,8 @@ def _rules(
 
 
 class Snapshot:
-    """See the module's text. ``finished`` takes each exchange at its end."""
+    """See the module's text. ``finished`` takes each exchange at its end; ``policies`` tell which
+    hosts ask for client certificates."""
 
     def __init__(
         self,
@@ -179,7 +188,9 @@ class Snapshot:
         limits: Mapping[str, Limit],
         upstreams: Mapping[str, Upstream],
         finished: Callable[[Exchange], None],
+        policies: Policies,
     ) -> None:
+        self.policies = policies
         self.config = config
         self.router = router
         self.limits = limits
@@ -192,6 +203,12 @@ class Snapshot:
         self.forwarded = config.forwarded
         query = config.auth.api_key.query
         self.key_parameter: bytes | None = None if query is None else query.encode("ascii")
+
+    def with_policies(self, policies: Policies) -> Snapshot:
+        """The same, but for what clients are asked for."""
+        changed = copy(self)
+        changed.policies = policies
+        return changed
 
 
 def compile_limits(config: Config, before: Mapping[str, Limit]) -> dict[str, Limit]:
@@ -246,7 +263,7 @@ def _rule(
 ) -> Rule[Route]:
     named = [limits[name] for name in config.limit if name != "none"]
     upstream = None if config.to is None else upstreams[config.to]
-    route = Route(config, upstream, named, one)
+    route = Route(config, upstream, named, one, frozenset(whole.credentials))
     if mounted is not None:
         _use_resource(route, config, mounted)
     if config.to is not None:

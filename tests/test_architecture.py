@@ -36,6 +36,7 @@ ROOMS = {
     "edgeproxy.http1.upgrade": "P",
     "edgeproxy.http1.*": "T",
     "edgeproxy.certs": "P",
+    "edgeproxy.certs.authority": "P",
     "edgeproxy.certs.certificate": "P",
     "edgeproxy.certs.development": "P",
     "edgeproxy.certs.hostname": "P",
@@ -292,6 +293,8 @@ _PROCESS = "needs a process of its own, with its signals and files"
 #: Modules whose test has another name, and why; one of its own counts before that. The first
 #: pattern that fits.
 TESTED_IN = {
+    "edgeproxy.certs.authority": ("test_certs_clients.py", _PARTS),
+    "edgeproxy.certs.trust": ("test_certs_clients.py", _PARTS),
     "edgeproxy.certs.certificate": ("test_certs_scan.py", _PARTS),
     "edgeproxy.certs.pem": ("test_certs_scan.py", _PARTS),
     "edgeproxy.certs.loading": ("test_certs_contexts.py", _PARTS),
@@ -302,6 +305,8 @@ TESTED_IN = {
     "edgeproxy.config.assemble": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.fields": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.model": ("test_config_load.py", _PARTS),
+    "edgeproxy.config.frozen": ("test_config_load.py", _PARTS),
+    "edgeproxy.config.credentials": ("test_config_clientcerts.py", _PARTS),
     "edgeproxy.config.reading": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.reserved": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.routes": ("test_config_load.py", _PARTS),

@@ -22,7 +22,10 @@ SETTINGS = [
     ("keys:»", "nothing stands here; give it a value, or remove the line"),
     ("keys: »{ a: b }", "settings in the form `key: value` is not a path"),
     ("certs: { default: »'a b' }", "'a b' is not a host name"),
-    ("auth: { »partner: { jwt: x } }", "'partner': this version knows one credential, api_key"),
+    (
+        "auth: { »partner: { jwt: x } }",
+        "'partner': this version knows two kinds of credentials, api_key",
+    ),
     ("auth: { »none: {} }", "'none' has its meaning already; remove it"),
     ("auth: »api_key", "'api_key' stands here; settings in the form `key: value`"),
     ("auth: { api_key: { query: »'a b' } }", "'a b' is not a name for a parameter"),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from OpenSSL import SSL
 from twisted.logger import Logger
 
+from edgeproxy.certs.clients import DEPTH, Policies, Policy, guard
 from edgeproxy.certs.hostname import normalise, normalise_address
 from edgeproxy.certs.loading import load, openssl_words
 from edgeproxy.certs.names import Entry, NameMap
@@ -78,6 +79,8 @@ class Rejected(NamedTuple):
 class _Live(NamedTuple):
     names: NameMap
     contexts: dict[Entry, SSL.Context]
+    guarded: dict[tuple[Entry, Policy], SSL.Context]
+    """As `contexts`, for names that ask for client certificates; made when first needed."""
 
 
 class Prepared(NamedTuple):
@@ -94,7 +97,8 @@ class ServerTLS:
     Connections are created from `context`. It has no certificate; the servername callback puts
     the chosen entry's context in its place and leaves the name it chose by as the connection's
     app data: normalised, and None where none was sent or what was sent is no name. So
-    `names.choose(connection.get_app_data())` is what the connection was given.
+    `names.choose(connection.get_app_data())` is what the connection was given. For a name that asks
+    for client certificates it is a `clients.Handshake`, which holds that name too.
     """
 
     log = Logger()
@@ -105,7 +109,9 @@ class ServerTLS:
         self._servername = _servername_callback(weakref.ref(self))
         # One reference, so that a handshake never sees the names of one map and the contexts of
         # another.
-        self._live = _Live(NameMap((), None, names.made), {})
+        self._live = _Live(NameMap((), None, names.made), {}, {})
+        self.policies = Policies()
+        """What clients are asked for; replaced by `ask`."""
         self.rejected: tuple[Rejected, ...] = ()
         """The chains of the last swap that OpenSSL would not load."""
         self.context: SSL.Context = self._base_context()
@@ -124,6 +130,17 @@ class ServerTLS:
         """
         self.context = self._base_context()
 
+    def ask(self, policies: Policies) -> None:
+        """From now on clients are asked for certificates by `policies`.
+
+        Sessions from before are not resumed, and where any name asks for certificates none ever
+        is: OpenSSL resumes a session before it is known for which name.
+        """
+        if policies is not self.policies:
+            self.policies = policies
+            self._live = self._live._replace(guarded={})
+            self.rotate()
+
     def swap(self, names: NameMap) -> None:
         """Build the contexts that `names` needs and do not exist yet, then change over at once."""
         for _ in self.steps(names):
@@ -138,7 +155,7 @@ class ServerTLS:
     def use(self, prepared: Prepared) -> Generator[None, None, None]:
         """Change over, in the first step; the others let go of the old contexts (10 µs each)."""
         old = self._live.contexts
-        self._live = _Live(prepared.names, prepared.contexts)
+        self._live = _Live(prepared.names, prepared.contexts, {})
         self.rejected = prepared.rejected
         while old:
             for _ in range(min(100, len(old))):
@@ -189,10 +206,24 @@ class ServerTLS:
             )
         return None
 
+    def _guarded_context(self, entry: Entry, policy: Policy) -> SSL.Context:
+        """Return the context for an entry whose clients are verified under `policy`."""
+        guarded = self._live.guarded
+        context = guarded.get((entry, policy))
+        if context is None:
+            context = self._entry_context(entry, [])
+            if context is None:
+                raise ValueError(f"the certificate for {entry.name} cannot be loaded again")
+            policy.equip(context)
+            guarded[entry, policy] = context
+        return context
+
     def _base_context(self) -> SSL.Context:
         context = self._new_context()
         # Whoever holds the context, or a connection made from it, holds what its callback needs.
         context.set_app_data(self)
+        if self.policies:
+            context.set_options(SSL.OP_NO_TICKET)
         _lib.SSL_CTX_set_tlsext_servername_callback(context._context, self._servername)
         return context
 
@@ -211,6 +242,8 @@ class ServerTLS:
         context.set_tls13_ciphersuites(TLS13_CIPHERS)
         # Sessions are resumed by ticket; a cache of our own would hold memory for each client.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Only clients that are asked for a certificate are verified, see `clients`.
+        context.set_verify_depth(DEPTH)
         if not any(_lib.SSL_CTX_set1_curves_list(context._context, groups) for groups in GROUPS):
             raise ValueError("OpenSSL knows none of the groups " + GROUPS[-1].decode("ascii"))
         _lib.SSL_CTX_set_alpn_select_cb(context._context, self._alpn, _ffi.NULL)
@@ -220,10 +253,14 @@ class ServerTLS:
         """Switch the connection to the context for the name that the client sent; or refuse."""
         name = None if sent is None else _spelling(sent)
         connection.set_app_data(name)
-        names, contexts = self._live
+        names, contexts, _ = self._live
         entry = names.choose(name)
         if entry is not None:
-            connection.set_context(contexts[entry])
+            policy = self.policies.of_connection(name, names) if self.policies else None
+            if policy is None:
+                connection.set_context(contexts[entry])
+                return _ACCEPT
+            guard(connection, self._guarded_context(entry, policy), name, policy)
             return _ACCEPT
         if sent is None:
             self.log.info("handshake refused: no name was sent and no default is configured")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.config import grammar
+from edgeproxy.config.credentials import asked, check_asked, take_credentials
 from edgeproxy.config.model import (
     Auth,
     Certs,
@@ -62,6 +63,7 @@ def assemble(
     """
     main = sources[0]
     declared = _declared(main)
+    credentials = take_credentials(main.reader, main.root.get("auth"), folder)
     form = _settings(main)
     for each in sources[1:]:
         _only_shared(each)
@@ -74,9 +76,11 @@ def assemble(
         complete=complete,
     )
     defaults = _defaults(main, form.defaults, names)
-    routes = RouteReader(names, form.defaults, defaults, upstreams)
+    asking = _entries(sources, "client_certificates", grammar.host, asked)
+    routes = RouteReader(names, form.defaults, defaults, upstreams, credentials, asking)
     for each in sources:
         routes.take(each.reader, each.root.get("routes"))
+    check_asked(_asking(sources), asking, _certificates(main, declared), routes.routes, complete)
     _something_routed(main)
     _own_address(main, form)
     return Config.model_construct(
@@ -86,6 +90,8 @@ def assemble(
         certs=Certs(folder=folder / form.certs.folder, default=form.certs.default),
         keys=folder / form.keys,
         auth=form.auth,
+        credentials=credentials,
+        client_certificates=asking,
         limits=limits,
         defaults=defaults,
         upstreams=upstreams,
@@ -114,27 +120,8 @@ def _without(node: Node, keys: Sequence[str]) -> Node:
 def _settings(main: Source) -> Settings:
     if main.reader.mapping(main.root) is None:
         return Settings()
-    _no_such_credentials(main)
     rest = _without(main.root, _SHARED)
     return main.reader.model(Settings, rest, SETTINGS, known=Written) or Settings()
-
-
-def _no_such_credentials(main: Source) -> None:
-    """Says of each named credential that its kind does not exist, and takes it out."""
-    auth = main.root.get("auth")
-    for name, place, _ in list(auth.entries()) if auth else ():
-        if name in Auth.model_fields:
-            continue
-        if name in OPENERS:
-            message = f"'{name}' has its meaning already; remove it"
-        else:
-            message = (
-                f"{shown(name)}: this version knows one credential, api_key, which needs no entry; "
-                "remove it"
-            )
-        main.reader.add(place, message)
-        assert auth is not None and auth.pairs is not None
-        del auth.pairs[name]
 
 
 def _only_shared(source: Source) -> None:
@@ -173,6 +160,19 @@ def _written(sources: Sequence[Source], section: str) -> list[str]:
 
 def _declared(main: Source) -> list[str]:
     return [key for key, _, _ in (main.root.get("auth") or Node(0, 0)).entries()]
+
+
+def _certificates(main: Source, declared: list[str]) -> list[str]:
+    """Credentials that are meant to be certificates, also those that something is wrong with."""
+    return [name for name in declared if name not in (*Auth.model_fields, *OPENERS)]
+
+
+def _asking(sources: Sequence[Source]) -> dict[str, tuple[Reader, Node, Node]]:
+    return {
+        host: (each.reader, key, node)
+        for each in reversed(sources)
+        for host, key, node in (each.root.get("client_certificates") or Node(0, 0)).entries()
+    }
 
 
 def _entries(

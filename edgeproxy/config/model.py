@@ -8,9 +8,10 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from edgeproxy.config import grammar
+from edgeproxy.config.clientcerts import Asked, ClientCertificate
 from edgeproxy.config.fields import (
     Duration,
     FieldName,
@@ -27,14 +28,9 @@ from edgeproxy.config.fields import (
     one_or_more,
     seconds,
 )
+from edgeproxy.config.frozen import Frozen
 
-__all__ = ["Rate"]
-
-
-class Frozen(BaseModel):
-    """Unknown keys are errors, values never change, nothing is converted that is not said."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+__all__ = ["Frozen", "Rate"]
 
 
 class Listen(Frozen):
@@ -105,7 +101,7 @@ class ApiKey(Frozen):
 
 
 class Auth(Frozen):
-    """Credentials by name. A further kind is one more field here, or a typed extra."""
+    """Credentials by name; those that are not there by themselves are `Config.credentials`."""
 
     api_key: ApiKey = Field(default=ApiKey(), description="API keys from the key file.")
 
@@ -283,6 +279,8 @@ class Config(Frozen):
     certs: Certs = Certs()
     keys: Path = Path("keys.jsonl")
     auth: Auth = Auth()
+    credentials: dict[str, ClientCertificate] = {}
+    client_certificates: dict[str, Asked] = {}
     limits: dict[str, Limit] = {}
     defaults: Defaults = Defaults()
     upstreams: dict[str, Upstream] = {}

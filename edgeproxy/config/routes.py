@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.config import grammar
+from edgeproxy.config.clientcerts import Asked, ClientCertificate, unreachable
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Location, Reader, locate
@@ -59,12 +60,16 @@ class RouteReader:
         form: DefaultsForm,
         defaults: Defaults,
         upstreams: Mapping[str, Upstream],
+        credentials: Mapping[str, ClientCertificate],
+        asking: Mapping[str, Asked],
     ) -> None:
         self.routes: list[Route] = []
         self._names = names
         self._form = form
         self._defaults = defaults
         self._upstreams = upstreams
+        self._credentials = credentials
+        self._asking = asking
         #: What tells routes apart -> the methods already taken, and where.
         self._taken: dict[tuple[Any, ...], list[tuple[frozenset[str], str]]] = {}
 
@@ -101,6 +106,10 @@ class RouteReader:
         at = (0, 0) if form.resource is None else (named.line, named.column)
         route = self._route(form, host, key, f"{reader.file}", place.line, at)
         self._check_taken(reader, route, place)
+        if self._credentials and self._names.complete:
+            wrong = unreachable(route, self._credentials, self._asking)
+            if wrong is not None:
+                reader.add(place, wrong)
         self.routes.append(route)
 
     def _check_names(self, reader: Reader, form: RouteForm, node: Node) -> None:

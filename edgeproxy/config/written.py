@@ -7,9 +7,10 @@ editors is made from these classes.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from edgeproxy.config import grammar
+from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
 from edgeproxy.config.fields import (
     Authority,
     DottedPath,
@@ -206,6 +207,13 @@ class RouteForm(Frozen):
     )
 
 
+class AuthForm(Auth):
+    """Credentials by name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ClientCertificate] = Field(init=False)
+
+
 class Settings(Frozen):
     """Everything at the top of a file but upstreams, limits and routes."""
 
@@ -219,7 +227,7 @@ class Settings(Frozen):
     include: Annotated[tuple[str, ...], one_or_more(str)] = Field(
         default=(), description="Files with further upstreams, limits and routes."
     )
-    auth: Auth = Field(default=Auth(), description="Credentials by name.")
+    auth: AuthForm = Field(default=AuthForm(), description="Credentials by name.")
     defaults: DefaultsForm = Field(
         default=DefaultsForm(), description="What every route has unless it says otherwise."
     )
@@ -258,6 +266,10 @@ class Included(Frozen):
     """An included file."""
 
     limits: dict[LimitName, LimitValue] = Field(default={}, description="Limits by name.")
+    client_certificates: dict[str, AskedValue] = Field(
+        default={},
+        description="Host -> the credential whose certificate its clients are asked for.",
+    )
     upstreams: dict[Name, UpstreamValue] = Field(default={}, description="Upstreams by name.")
     routes: dict[str, dict[str, RouteValue | list[RouteValue]]] = Field(
         default={}, description="Host -> `[METHODS ]PATH` -> upstream or route."

@@ -163,7 +163,7 @@ class Http1Server:
 
     def secured(self) -> None:
         """The connection can carry requests; called at once where there is no TLS."""
-        self.peer.tls, self.peer.sni = self.stream.tls()
+        self.peer.tls, self.peer.sni, self.peer.certified = self.stream.tls()
         self.state = HEAD
         self.deadline = self.now() + self.listener.timeouts.head
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -121,16 +122,19 @@ class MemoryGateway:
         *,
         plain: bool = False,
         probe: bool = False,
+        context: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> Wire:
         """A new client from ``address``; ``name`` is the one it asks for in TLS (the first host
         of the routes where not said). ``plain`` comes to the listener without TLS, ``probe`` to the
-        one of ``health:``."""
+        one of ``health:``. ``context``, for real TLS, may hold a certificate to show; ``session``
+        is one to resume."""
         plain = plain or probe
         if name is None and not plain:
             entry = self.gateway.tls.names.default
             name = None if entry is None else entry.name.replace("*", "any")
         if self.way is Way.TLS and not plain:
-            wire = self._tls_client(address, name or "")
+            wire = self._tls_client(address, name or "", context, session)
         else:
             wire = self._memory_client(address, name, plain, probe)
         self.clients.append(wire)
@@ -218,10 +222,16 @@ class MemoryGateway:
         protocol.secured()
         return wire
 
-    def _tls_client(self, address: str, name: str) -> Wire:
+    def _tls_client(
+        self,
+        address: str,
+        name: str,
+        context: ssl.SSLContext | None,
+        session: ssl.SSLSession | None,
+    ) -> Wire:
         near, far = socket.socketpair()
         near.setblocking(False)
-        wire = TLSWire(self.reactor, self.way, far, name)
+        wire = TLSWire(self.reactor, self.way, far, name, context, session)
         listening = self.gateway.listeners[0]
         listening.port.open += 1
         before = set(listening.connections)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgeproxy.testing.reactor import MemoryReactor
 from edgeproxy.testing.wire import Ending, Way, Wire
 from edgeproxy.transport.stream import READ_SIZE, Stream, StreamProtocol
@@ -112,8 +114,8 @@ class MemoryStream(Stream):
         self.backlog = len(self._held)
         self.peak = max(self.peak, self.backlog)
 
-    def tls(self) -> tuple[str, str | None]:
-        return self._secure
+    def tls(self) -> tuple[str, str | None, Any]:
+        return *self._secure, None
 
     def quiet(self) -> bool:
         wire = self.wire

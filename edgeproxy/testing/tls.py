@@ -12,9 +12,10 @@ from edgeproxy.testing.wire import Ending, Way, Wire
 _READ = 65536
 
 
-@cache
-def _context() -> ssl.SSLContext:
-    """Certificates are made for the test: there is nobody to vouch for them."""
+def client_context() -> ssl.SSLContext:
+    """A client's context that takes any certificate.
+
+    Certificates are made for the test: there is nobody to vouch for them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -23,20 +24,34 @@ def _context() -> ssl.SSLContext:
     return context
 
 
+_context = cache(client_context)
+
+
 class TLSWire(Wire):
     """Each piece that is sent is one record (or more, above 16 KiB).
 
-    ``failure`` is what went wrong with TLS, if anything did.
+    ``failure`` is what went wrong with TLS, if anything did. ``context`` is the client's, which may
+    hold its certificate; ``session`` one to resume. Without ``name`` none is asked for.
     """
 
-    def __init__(self, reactor: MemoryReactor, way: Way, sock: socket.socket, name: str) -> None:
+    def __init__(
+        self,
+        reactor: MemoryReactor,
+        way: Way,
+        sock: socket.socket,
+        name: str,
+        context: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         super().__init__(reactor, way)
         sock.setblocking(False)
         self.failure: ssl.SSLError | None = None
         self._socket = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = _context().wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        self._tls = (context or _context()).wrap_bio(
+            self._incoming, self._outgoing, server_hostname=name or None, session=session
+        )
         self._shaken = False
         self._reads = True
         self._unsent = b""
@@ -46,6 +61,15 @@ class TLSWire(Wire):
     @property
     def version(self) -> str | None:
         return self._tls.version()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection may resume."""
+        return self._tls.session
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self._tls.session_reused)
 
     def stall(self, window: int = 0) -> None:
         """``window`` is the kernel's here."""

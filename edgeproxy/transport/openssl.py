@@ -51,15 +51,27 @@ def wants(handle: Any, result: int) -> Wants:
     """
     answer = _ANSWERS.get(_lib.SSL_get_error(handle, result), Wants.FAILED)
     if answer is Wants.FAILED:
-        while _lib.ERR_get_error():
-            pass
+        _failure()
     return answer
 
 
-def handshake(handle: Any) -> Wants | None:
-    """Go on with the handshake; ``None`` once it is done."""
+def _failure() -> str:
+    """Empty the error queue; what its first entry says, "" for nothing."""
+    first = _lib.ERR_get_error()
+    while _lib.ERR_get_error():
+        pass
+    text = _lib.ERR_reason_error_string(first) if first else _ffi.NULL
+    return "" if text == _ffi.NULL else _ffi.string(text).decode("ascii", "replace")
+
+
+def handshake(handle: Any) -> Wants | str | None:
+    """Go on with the handshake; ``None`` once it is done, a text when it failed: OpenSSL's words,
+    or "" when the client just went away."""
     result = _lib.SSL_do_handshake(handle)
-    return None if result == 1 else wants(handle, result)
+    if result == 1:
+        return None
+    answer = _ANSWERS.get(_lib.SSL_get_error(handle, result))
+    return _failure() if answer is None else answer
 
 
 def shut_down(handle: Any) -> bool:

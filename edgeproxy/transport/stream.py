@@ -196,9 +196,10 @@ class Stream:
         """From now on ``protocol`` has the stream, and each of its directions ends by itself."""
         self.protocol = self.tunnel = protocol
 
-    def tls(self) -> tuple[str, str | None]:
-        """The TLS version and the server name asked for; empty without TLS."""
-        return "", None
+    def tls(self) -> tuple[str, str | None, Any]:
+        """The TLS version, the server name asked for, and what the client has shown of a
+        certificate (:class:`edgeproxy.certs.clients.Certified`); empty without TLS."""
+        return "", None, None
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read: neither bytes nor the stream's end."""

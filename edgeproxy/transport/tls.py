@@ -51,9 +51,12 @@ class TLSStream(Stream):
         self._shaking = True
         self._read_blocked = False
 
-    def tls(self) -> tuple[str, str | None]:
-        name: str | None = self.connection.get_app_data()
-        return self.connection.get_protocol_version_name(), name
+    def tls(self) -> tuple[str, str | None, Any]:
+        version = self.connection.get_protocol_version_name()
+        asked = self.connection.get_app_data()
+        if asked is None or type(asked) is str:
+            return version, asked, None
+        return version, asked.name, asked.certified(self.connection)
 
     def _write(self, data: bytes) -> None:
         size = len(data)
@@ -100,8 +103,20 @@ class TLSStream(Stream):
         if need is Wants.WRITE:
             self._wait_to_write()
         elif need is not Wants.READ:
+            self._refused(need)
             self._drop(False)
         return False
+
+    def _refused(self, need: Wants | str) -> None:
+        """The handshake has failed; told where the client was asked for a certificate."""
+        asked = self.connection.get_app_data()
+        if asked is None or type(asked) is str:
+            return
+        try:
+            address = self.connection.getpeername()[0]
+        except (OSError, IndexError):
+            address = "a client that is gone"
+        asked.failed(address, need if need and type(need) is str else "the client went away")
 
     def _read_failed(self, need: Wants) -> Exception | None:
         if need is Wants.READ:

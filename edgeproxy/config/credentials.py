@@ -1,0 +1,95 @@
+"""Named credentials and who is asked for them: read from the files, and held against the routes."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from edgeproxy.config.clientcerts import (
+    ASKED,
+    CREDENTIAL,
+    Asked,
+    ClientCertificate,
+    wrong_callers,
+)
+from edgeproxy.config.model import Auth, Route
+from edgeproxy.config.nodes import Node
+from edgeproxy.config.reading import Reader
+from edgeproxy.config.routes import OPENERS
+from edgeproxy.config.units import shown
+
+KINDS = ("client_certificate",)
+
+
+def take_credentials(
+    reader: Reader, auth: Node | None, folder: Path
+) -> dict[str, ClientCertificate]:
+    """The named credentials under `auth`, taken out of it; what is left is there by itself."""
+    found = {}
+    for name, place, node in list(auth.entries()) if auth else ():
+        if name in Auth.model_fields:
+            continue
+        assert auth is not None and auth.pairs is not None
+        del auth.pairs[name]
+        if name in OPENERS:
+            reader.add(place, f"'{name}' has its meaning already; remove it")
+        elif node.get(KINDS[0]) is None:
+            reader.add(
+                place,
+                f"{shown(name)}: this version knows two kinds of credentials, api_key, which "
+                "needs no entry, and certificates, as in "
+                f"`{name}: {{ client_certificate: ca.pem }}`; make it one, or remove it",
+            )
+        else:
+            credential = _credential(reader, node)
+            if credential is not None:
+                found[name] = credential.within(folder)
+    return found
+
+
+def _credential(reader: Reader, node: Node) -> ClientCertificate | None:
+    form = reader.model(ClientCertificate, node, CREDENTIAL)
+    if form is None:
+        return None
+    wrong = wrong_callers(form)
+    for key, message in wrong.items():
+        reader.at(node, ("callers", key, "[key]") if key else ("principal",), message)
+    return None if wrong else form
+
+
+def asked(reader: Reader, name: str, node: Node) -> Asked | None:
+    """One entry of `client_certificates`."""
+    return reader.model(Asked, node, ASKED)
+
+
+def check_asked(
+    places: Mapping[str, tuple[Reader, Node, Node]],
+    asked: Mapping[str, Asked],
+    credentials: Iterable[str],
+    routes: Iterable[Route],
+    complete: bool,
+) -> None:
+    """Names that must exist: each entry's credential, and a route for its host.
+
+    A host that is misspelt here would leave the one that was meant without its guard.
+    `places` has each entry's reader, key and value.
+    """
+    known = frozenset(credentials)
+    hosts = {route.host for route in routes}
+    for host, entry in asked.items():
+        reader, key, node = places[host]
+        if entry.by not in known:
+            hint = reader.suggestions.unknown(entry.by, known)
+            reader.at(
+                node, ("by",), f"there is no credential {shown(entry.by)} by certificate{hint}"
+            )
+        if complete and not _routed(host, hosts):
+            hint = reader.suggestions.unknown(host, hosts)
+            reader.add(key, f"no route is for {shown(host)}{hint}")
+
+
+def _routed(host: str, hosts: Collection[str]) -> bool:
+    """Whether a request for (one of) the names that `host` stands for can find a route."""
+    if host == "*" or host in hosts or "*" in hosts:
+        return True
+    if host.startswith("*."):
+        return any(other.partition(".")[2] == host[2:] for other in hosts)
+    return "*." + host.partition(".")[2] in hosts
