@@ -12,6 +12,8 @@ _MOST = 5  # names told in one line; the rest is counted
 
 _IN_FORCE = (
     "auth",
+    "credentials",
+    "client_certificates",
     "certs",
     "keys",
     "timeouts",

@@ -95,6 +95,7 @@ def examine(file: Path) -> Findings:
     count, wrong, warnings = _keys(keys, needed=config is not None and _wants_keys(config))
     problems += wrong
     if config is not None:
+        problems += _trust(config)
         warnings += _open(config)
         warnings += _unserved(config, names)
     return Findings(config, names, count, problems, warnings)
@@ -180,8 +181,17 @@ def _resources(config: Config) -> list[Problem]:
     return problems(config)
 
 
+def _trust(config: Config) -> list[Problem]:
+    """What is wrong with the CAs and revocation lists of client certificates."""
+    from edgeproxy.certs.trust import read_policies
+    from edgeproxy.config import Problem
+
+    _, problems = read_policies(config, datetime.now(UTC))
+    return [Problem(shown_path(Path(each.file)), 1, 1, each.message) for each in problems]
+
+
 def _wants_keys(config: Config) -> bool:
-    return any(not route.open for route in config.routes)
+    return any(not route.open and "api_key" in route.auth for route in config.routes)
 
 
 def _open(config: Config) -> list[str]:

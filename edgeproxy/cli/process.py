@@ -104,6 +104,8 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
         warn(f"open to everyone: {route}")
     for problem in found["certificates"]["problems"]:
         warn(f"certificates: {problem}")
+    if found["client_certificates"]["trouble"]:
+        warn(found["client_certificates"]["trouble"])
     if found["keys"]["trouble"]:
         warn(found["keys"]["trouble"])
     last = found["last_reload"]
@@ -127,6 +129,9 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     expiry = certificates["next_expiry"]
     until = f", the next expires on {expiry[:10]}" if expiry else ""
     yield "certificates", f"for {counted(certificates['names'], 'name')}{until}"
+    asking = found["client_certificates"]["names"]
+    if asking:
+        yield "client certificates", ", ".join(f"{host}: {by}" for host, by in asking.items())
     yield "keys", str(found["keys"]["count"])
     for name, targets in found["upstreams"].items():
         for each in targets:

@@ -13,8 +13,9 @@ class Principal:
     """A caller that has proved who it is. Never changed once made; shared by its requests.
 
     `id` is what limits count by and upstreams store; a rotated key keeps it. `plan` is "" for none.
-    `kind` says how it was proved ("api_key"). `fields` are the identity fields for the upstream,
-    ready to send, each line with its CRLF; `log` is the id as it stands in the log: ready JSON.
+    `kind` says how it was proved ("api_key", "client_certificate"). `fields` are the identity
+    fields for the upstream, ready to send, each line with its CRLF; `log` is the id, and the kind
+    after it, as both stand in the log: ready JSON.
     """
 
     __slots__ = ("fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
@@ -35,7 +36,7 @@ class Principal:
         self.plan = plan
         self.kind = kind
         self.fields = identity_fields(id, name, groups)
-        self.log = json.dumps(id)
+        self.log = f'{json.dumps(id)},"kind":"{kind}"'
 
     def __repr__(self) -> str:
         return f"<Principal {self.kind} {self.id} {self.name!r}>"

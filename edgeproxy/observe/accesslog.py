@@ -33,6 +33,7 @@ _VALUE = re.compile(rb"=[^&]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]*+\Z')
 _OK = Outcome.OK
 _NONE = '""'
+_NOBODY = '"","kind":""'
 _MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
@@ -57,7 +58,7 @@ def _line(exchange: Exchange, epoch: float) -> str:
         f'"protocol":"HTTP/1.{head.minor.decode()}","method":"{exchange.method.decode()}","host":"{exchange.host}",'
         f'"path":"{path.decode() if path is not None else _escaped(_raw_path(head))}",'
         f'"route":{_NONE if route is None else route.log},'
-        f'"principal":{_NONE if principal is None else principal.log},'
+        f'"principal":{_NOBODY if principal is None else principal.log},'
         f'"limit":"{exchange.limit}","remaining":{exchange.remaining},'
         f'"status":{exchange.status},"received":{exchange.received},"sent":{exchange.sent},'
         f'"upstream":"{exchange.upstream}","attempts":{exchange.attempts},'

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def status(gateway: Gateway) -> dict[str, Any]:
     """What `edgeproxy status --json` prints. Times in seconds, certificates' in RFC 3339."""
     config = gateway.config
+    snapshot = gateway.snapshot()
     last = gateway.reloader.last
     gateway.log.flush()  # counts what has ended
     return {
@@ -33,6 +34,10 @@ def status(gateway: Gateway) -> dict[str, Any]:
         "routes": len(config.routes),
         "open_routes": gateway.open_routes(),
         "certificates": _certificates(gateway),
+        "client_certificates": {
+            "names": {host: each.credential for host, each in snapshot.policies.by_host.items()},
+            "trouble": gateway.trust.trouble,
+        },
         "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
         "upstreams": {
             name: [_target(gateway, target) for target in upstream.targets]
