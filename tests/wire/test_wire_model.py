@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import h11
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_support import HOST, check
 
 from edgeproxy.config import parse
@@ -26,12 +26,12 @@ from edgeproxy.testing import Ending, MemoryGateway, MemoryWire, Wire
 from edgeproxy.testing.gateway import Service
 from edgeproxy.upstream.target import Attempt, Target
 
-CAP, QUEUE = 2, 2
+QUEUE = 2
 CONFIGURATION = """
 upstreams:
   users:
     targets: [%s]
-    connections: 2
+    connections: %d
     waiting: 2
     wait: 1s
     idle: 4s
@@ -78,17 +78,21 @@ class Serving:
 class GatewayMachine(RuleBasedStateMachine):
     """Plays clients, services, time, and whoever reloads."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.gateway = MemoryGateway(CONFIGURATION % TARGETS[0])
+    @initialize(cap=st.sampled_from([1, 1, 2]))
+    def begin(self, cap: int) -> None:
+        self.cap = cap
+        self.gateway = MemoryGateway(self.configuration(TARGETS[:1]))
         for number in (1, 2, 3):
             self.gateway.services.setdefault((f"10.0.0.{number}", 9000), Service())
-        self.clients: list[Asking] = []
+        self.clients = [Asking(self.gateway.client()) for _ in range(3)]
         self.serving: dict[MemoryWire, Serving] = {}
         self.targets: list[Target] = []
         self.number = 0
         self.seen: dict[int, int] = {}
         self.posts: set[int] = set()
+
+    def configuration(self, targets: list[str]) -> str:
+        return CONFIGURATION % (", ".join(targets), self.cap)
 
     # -- clients ---------------------------------------------------------------------------------
 
@@ -261,7 +265,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(chosen=st.sampled_from(CHOICES))
     def reload(self, chosen: list[str]) -> None:
         gateway = self.gateway.gateway
-        config = parse(CONFIGURATION % ", ".join(chosen), environ={})
+        config = parse(self.configuration(chosen), environ={})
         gateway.use(gateway.build(config), Staged())
         self.gateway.reactor.settle()
 
@@ -278,7 +282,7 @@ class GatewayMachine(RuleBasedStateMachine):
             mine = [a for a in attempts if a.target is target]
             connecting = sum(a.connecting is not None for a in mine)
             pool = target.pool
-            assert pool.open == len(target.clients) + connecting <= CAP
+            assert pool.open == len(target.clients) + connecting <= self.cap
             assert set(pool.waiting) == {a for a in mine if a.connecting is None}
             assert len(pool.waiting) <= QUEUE
             assert not (pool.waiting and pool.idle)
@@ -355,13 +359,12 @@ class GatewayMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whoever waits is answered in time, and then all is as it was at first."""
+        if not hasattr(self, "gateway"):
+            return
         for client in self.open_clients():
             if client.owes:
                 client.wire.send(client.owes)
-        for number in range(20):
-            self.gateway.wait(2.5)
-            if number > 15:
-                break
+        self.gateway.wait(50)
         for client in self.open_clients():
             assert self.read_answers(client) == len(client.asked), "lost"
         check(self.gateway, rest=10.0)
@@ -372,7 +375,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
 
 GatewayMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
