@@ -267,7 +267,8 @@ def _public_location(line: bytes, origins: tuple[bytes, ...], public: bytes) -> 
     lower = value.lower()
     for origin in origins:
         # "//host/path" takes the scheme from where it is read (RFC 3986 4.2).
-        size = len(origin) if lower.startswith(origin) else len(origin) - len(b"http:")
-        if lower[:size] in (origin, origin[-size:]) and lower[size : size + 1] in _AFTER_ORIGIN:
+        said = origin if lower.startswith(origin) else origin[origin.index(b"//") :]
+        size = len(said)
+        if lower.startswith(said) and lower[size : size + 1] in _AFTER_ORIGIN:
             return name + b": " + public + value[size:]
     return line

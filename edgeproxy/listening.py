@@ -13,7 +13,7 @@ from edgeproxy.http1.server import Http1Server, Listener, State
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.transport.port import Port
 from edgeproxy.transport.stream import Stream
-from edgeproxy.transport.tls import TLSStream
+from edgeproxy.transport.tls import TLSStream, accepting
 
 
 class Listening:
@@ -75,7 +75,8 @@ class Listening:
         if self._context is None:
             connection.stream = Stream(self._reactor, sock, connection)
         else:
-            connection.stream = TLSStream(self._reactor, sock, connection, self._context())
+            tls = accepting(self._context(), sock)
+            connection.stream = TLSStream(self._reactor, sock, connection, tls)
         connection.stream.last = True
         self.connections.add(connection)
         self._deadlines.waiting.add(connection)

@@ -134,7 +134,13 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def relay_to(url: str, https: str) -> str:
-    """A configuration that relays everything to one service, callers with a key only."""
+    """A configuration that relays everything to one service, callers with a key only.
+
+    The path of a socket is relative to where the command was given.
+    """
+    kind, colon, path = url.partition(":")
+    if kind == "unix" and path and not path.startswith(("/", "@")):
+        url = kind + colon + os.path.abspath(path)
     return json.dumps(
         {
             "listen": {"https": https},

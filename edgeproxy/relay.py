@@ -33,6 +33,7 @@ _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 _RETRIES = 2
 _LENGTH = frozenset((b"content-length",))
 _STATUS = {Failure.REFUSED: 502, Failure.RESET: 502, Failure.BROKEN: 502, Failure.TIMEOUT: 504}
+_PORTS = {"http": 80, "https": 443}
 _DETAIL = {
     502: "The service behind this gateway did not answer properly.",
     504: "The service behind this gateway took too long to answer.",
@@ -138,12 +139,12 @@ class Relay:
     def connected(self, exchange: Exchange, client: Http1Client) -> None:
         self._send(exchange, client, self._now())
 
-    def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None:
+    def unreachable(self, exchange: Exchange, target: Target, failure: Failure, why: str) -> None:
         upstream = _upstream(exchange)
         now = self._now()
         following = upstream.choose(now, exchange.tried)
         if following is None:
-            self._give_up(exchange, why, f"{target.name}: {why.value}")
+            self._give_up(exchange, failure, f"{target.name}: {why}")
         else:
             self._attempt(exchange, upstream, now, following)
 
@@ -257,18 +258,24 @@ def _rewritten(exchange: Exchange, route: Route, head: ResponseHead) -> list[byt
     return response_lines(
         head,
         limited=bool(exchange.limit_lines),
-        origins=(*upstream.origins, _own_origin(exchange, route)),
+        origins=(*upstream.origins, *_own_origins(exchange, route)),
         public=exchange.origin,
         rules=route.response_rules,
     )
 
 
-def _own_origin(exchange: Exchange, route: Route) -> bytes:
+def _own_origins(exchange: Exchange, route: Route) -> tuple[bytes, ...]:
     """How a service names itself that goes by the Host it was sent and the port it listens on,
     as nginx does for its own redirects."""
     line = route.host_line
     name = exchange.host.encode("ascii") if line is None else split_host(line[6:])[0]
-    return b"http://%b:%d" % (name, exchange.tried[-1].port)
+    target = exchange.tried[-1]
+    origin = b"%b://%b" % (target.scheme.encode("ascii"), name)
+    if not target.port:
+        return (origin,)
+    whole = b"%b:%d" % (origin, target.port)
+    # nginx and others leave a port out that is the scheme's own.
+    return (whole, origin) if target.port == _PORTS[target.scheme] else (whole,)
 
 
 def _upstream(exchange: Exchange) -> Upstream:

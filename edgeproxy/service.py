@@ -54,6 +54,7 @@ from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.upkeep import Upkeep
 from edgeproxy.upstream.fleet import Fleet, Plan
+from edgeproxy.upstream.trust import Unusable, unverified
 
 _log = Logger()
 
@@ -189,8 +190,12 @@ class Gateway(Service):
         """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread.
 
         :raises ConfigError: a route's resource cannot be imported.
+        :raises StartError: OpenSSL does not take what an upstream's `tls` names.
         """
-        plan = self.fleet.build(config)
+        try:
+            plan = self.fleet.build(config)
+        except Unusable as error:
+            raise StartError(str(error)) from error
         limits = compile_limits(config, self._limits())
         mounts = self.mounts.build(config)
         router = compile_router(config, plan.upstreams, limits, mounts.by_order)
@@ -239,6 +244,7 @@ class Gateway(Service):
             listening.listener.timeouts = _timeouts(built.config)
             listening.listener.limits = _head_limits(built.config)
         self._tell_open_routes(before)
+        self._tell_unverified()
 
     def _limits(self) -> Any:
         resource = getattr(self, "resource", None)
@@ -276,6 +282,7 @@ class Gateway(Service):
         self.reactor.callWhenRunning(_settle)
         self.reactor.callWhenRunning(self.tell_ready)
         self._tell_open_routes()
+        self._tell_unverified()
         for listening in (*self.listeners, *self.probing):
             _log.info("listening on {kind} port {port}", kind=listening.kind, port=listening.number)
 
@@ -305,6 +312,10 @@ class Gateway(Service):
             if label in known:
                 continue
             _log.warn("open to everyone: {route}", route=label)
+
+    def _tell_unverified(self) -> None:
+        for warning in unverified(self.config):
+            _log.warn("{warning}", warning=warning)
 
     def stopService(self) -> Deferred[None]:
         """Drain, then stop; the deferred fires when that is done."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from certs_support import root
 
 from edgeproxy.config import ConfigError, parse
 from edgeproxy.config.schema import schema
@@ -23,6 +24,8 @@ BASE: dict[str, Any] = {
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_examples_load(text: str, tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("secret")
+    (tmp_path / "internal-ca.pem").write_bytes(root().pem)
+    (tmp_path / "edge.pem").write_bytes(root().key + root().pem)
     said = yaml.safe_load(text)
     missing = {key: value for key, value in BASE.items() if key not in said}
     rest = yaml.safe_dump(missing) if missing else ""

@@ -169,6 +169,8 @@ def test_no_addresses(written: str) -> None:
         ("http://Pay.Internal/", ("http", "pay.internal", 80)),
         ("http://[::1]:9001", ("http", "::1", 9001)),
         ("HTTP://a:1", ("http", "a", 1)),
+        ("https://pay.internal", ("https", "pay.internal", 443)),
+        ("https://[::1]:8443", ("https", "::1", 8443)),
     ],
 )
 def test_targets(written: str, parts: tuple[str, str, int]) -> None:
@@ -190,7 +192,7 @@ def test_targets(written: str, parts: tuple[str, str, int]) -> None:
         ("http://a:99999", "write it as http://10.0.0.1:9001"),
         ("http://a:0", "no port that can be reached"),
         ("http://a:", "no port that can be reached"),
-        ("https://a", "https:// targets are not supported yet; write http://"),
+        ("https://", "write it as http://10.0.0.1:9001"),
         ("http://a/b", "leave the rest out"),
         ("http://a?b", "leave the rest out"),
         ("http://a/#", "leave the rest out"),
@@ -277,6 +279,8 @@ FUNCTIONS: list[Callable[[str], object]] = [
     grammar.listening,
     grammar.target_url,
     grammar.server,
+    grammar.socket_path,
+    grammar.whole_socket_path,
     grammar.regex,
     authority,
     host,

@@ -75,7 +75,19 @@ def test_settings(marked: str, message: str) -> None:
 UPSTREAMS = [
     ("»3", "'3' is not a URL; write it as http://10.0.0.1:9001"),
     ("»[]", "an empty list says nothing"),
-    ("»https://a", "https:// targets are not supported yet; write http://"),
+    ("»'unix:'", "names no socket; write it as unix:/run/app.sock"),
+    ("»unix:///run/app.sock", "write unix:/run/app.sock"),
+    ("»'unix:@app'", "only sockets in the file system"),
+    ("»unix:/run/ä.sock", "holds characters"),
+    ("»unix:/" + "x" * 200, "too long"),
+    ("[ unix:app.sock, »unix:./app.sock ]", "stands here twice"),
+    ("{ targets: http://a, »tls: {} }", "no target of this upstream is https://"),
+    ("{ targets: https://a, tls: { ca: »none.pem } }", "'none.pem' cannot be read: no such file"),
+    ("{ targets: https://a, tls: { certificate: »none.pem } }", "'none.pem' cannot be read"),
+    ("{ targets: https://a, tls: { key: »none.pem } }", "a key needs its certificate"),
+    ("{ targets: https://a, tls: { name: »a b } }", "'a b' is not a host name"),
+    ("{ targets: https://a, tls: { verify: »no } }", "true or false would be right"),
+    ("{ targets: https://a, tls: { »cert: x } }", "'cert' is not a setting here"),
     ("»a:80", "'a:80' is not a URL; write it as http://10.0.0.1:9001"),
     ("[ http://a, »3 ]", "'3' is not a URL"),
     ("[ http://a, »http://A:80/ ]", "http://a:80 stands here twice"),
@@ -196,7 +208,7 @@ limits:
   »Ab: 1/s
 defaults: { auth: [ »none, »nine ], body: »1x, request: { set: { »Host: a, A: »5 } } }
 upstreams:
-  a: { targets: [ »https://a, http://b ], set: { »Via: x, A: "»" }, idle: »0 }
+  a: { targets: [ »ftp://a, http://b ], set: { »Via: x, A: "»" }, idle: »0 }
 routes:
   "»*:80":
     /: a
@@ -217,7 +229,7 @@ routes:
         "is not a size",
         "Host has a setting of its own",
         "put it in quotes",
-        "not supported yet",
+        "is not a URL",
         "is written by the gateway",
         "cannot stand in a header field",
         "out of range",

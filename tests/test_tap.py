@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_read(folder: Path) -> None:
     ("to", "why"),
     [
         ("nonsense", "--to: 'nonsense' is not a URL; write it as http://10.0.0.1:9001"),
-        ("https://127.0.0.1", "--to: 'https://127.0.0.1': https:// targets are not supported"),
+        ("ftp://127.0.0.1", "--to: 'ftp://127.0.0.1' is not a URL"),
         ("http://127.0.0.1:1/x", "--to: 'http://127.0.0.1:1/x' holds more than host and port"),
         ("", "--to: '' is not a URL"),
     ],

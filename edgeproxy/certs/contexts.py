@@ -22,6 +22,7 @@ from edgeproxy.certs.hostname import normalise, normalise_address
 from edgeproxy.certs.loading import load, openssl_words
 from edgeproxy.certs.names import Entry, NameMap
 from edgeproxy.certs.scan import Chain
+from edgeproxy.transport.openssl import MODES
 
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -50,12 +51,6 @@ OPTIONS = (
     | SSL.OP_NO_RENEGOTIATION
     | SSL.OP_CIPHER_SERVER_PREFERENCE
     | _OP_PRIORITIZE_CHACHA
-)
-
-MODES = (
-    SSL.MODE_RELEASE_BUFFERS
-    | _lib.SSL_MODE_ENABLE_PARTIAL_WRITE
-    | _lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
 )
 
 HTTP_1_1 = (b"http/1.1",)

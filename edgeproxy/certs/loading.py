@@ -19,7 +19,7 @@ def load(context: SSL.Context, chain: Chain) -> None:
     Raises SSL.Error if OpenSSL refuses. Only `use_certificate_chain_file` keeps the
     intermediates per certificate, so the bytes that were checked are given to it as a file.
     """
-    with _as_file(chain.chain_pem) as path:
+    with as_file(chain.chain_pem) as path:
         context.use_certificate_chain_file(path)
     # Found sound when it was read (`pem`); validating an RSA key again would take 41 ms.
     key = load_pem_private_key(chain.key_pem, None, unsafe_skip_rsa_key_validation=True)
@@ -28,7 +28,7 @@ def load(context: SSL.Context, chain: Chain) -> None:
 
 
 @contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
+def as_file(data: bytes) -> Iterator[str]:
     """Give a path under which the bytes can be read: in memory where Linux allows it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("edgeproxy-certificate")

@@ -78,6 +78,7 @@ def _tell(found: Findings) -> None:
 def examine(file: Path) -> Findings:
     """Look at everything that a configuration names; its own errors hide no others."""
     from edgeproxy.config import ConfigError, load
+    from edgeproxy.upstream.trust import unverified
 
     problems: list[Problem] = []
     config = None
@@ -98,6 +99,8 @@ def examine(file: Path) -> Findings:
         problems += _trust(config)
         warnings += _open(config)
         warnings += _unserved(config, names)
+        warnings += unverified(config)
+        problems += _tls(file, config)
     return Findings(config, names, count, problems, warnings)
 
 
@@ -192,6 +195,22 @@ def _trust(config: Config) -> list[Problem]:
 
 def _wants_keys(config: Config) -> bool:
     return any(not route.open and "api_key" in route.auth for route in config.routes)
+
+
+def _tls(file: Path, config: Config) -> list[Problem]:
+    """What OpenSSL does not take of files that are sound in themselves."""
+    from edgeproxy.config import Problem
+    from edgeproxy.upstream.trust import Unusable, client_context
+
+    problems = []
+    for name, upstream in config.upstreams.items():
+        if upstream.tls is not None and (upstream.tls.ca or upstream.tls.certificate):
+            try:
+                client_context(upstream.tls)
+            except Unusable as error:
+                message = f"upstream {name}: tls: {error}"
+                problems.append(Problem(shown_path(file), 1, 1, message))
+    return problems
 
 
 def _open(config: Config) -> list[str]:

@@ -18,6 +18,7 @@ from edgeproxy.config.model import (
     Defaults,
     Limit,
     RouteTimeouts,
+    Target,
     Upstream,
     UpstreamTimeouts,
 )
@@ -25,6 +26,7 @@ from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Reader
 from edgeproxy.config.routes import OPENERS, Names, RouteReader
 from edgeproxy.config.rules import wrong_rules
+from edgeproxy.config.tls import upstream_tls
 from edgeproxy.config.units import shown
 from edgeproxy.config.written import (
     INCLUDED_ALONE,
@@ -214,17 +216,34 @@ class _UpstreamReader:
         form = reader.model(UpstreamForm, node, UPSTREAM)
         if form is None:
             return None
-        self._check(reader, form, node)
         values: dict[str, Any] = dict(form.__dict__)
+        values["targets"] = targets = tuple(
+            self._target(reader, node, index, each) for index, each in enumerate(form.targets)
+        )
+        self._check(reader, form, targets, node)
+        values["tls"] = upstream_tls(reader, node, form)
         own = form.timeouts
         values["timeouts"] = UpstreamTimeouts.model_construct(
             connect=own.connect, **chosen(own, self._defaults)
         )
         return Upstream.model_construct(name=name, **values)
 
-    def _check(self, reader: Reader, form: UpstreamForm, node: Node) -> None:
+    def _target(self, reader: Reader, node: Node, index: int, target: Target) -> Target:
+        """The target, with the path of a socket made absolute."""
+        if target.path is None:
+            return target
+        path = reader.folder.absolute() / target.path
+        try:
+            grammar.whole_socket_path(str(path))
+        except ValueError as error:
+            reader.at(node, ("targets", index), str(error))
+        return target.model_copy(update={"path": path})
+
+    def _check(
+        self, reader: Reader, form: UpstreamForm, targets: tuple[Target, ...], node: Node
+    ) -> None:
         seen: set[str] = set()
-        for index, target in enumerate(form.targets):
+        for index, target in enumerate(targets):
             if str(target) in seen:
                 message = f"{target} stands here twice; once is right"
                 reader.at(node, ("targets", index), message)

@@ -184,7 +184,14 @@ FieldName = Annotated[str, AfterValidator(grammar.field_name)]
 SettableName = Annotated[str, AfterValidator(grammar.field_name), AfterValidator(_settable)]
 FieldValue = Annotated[str, AfterValidator(_plain_value)]
 Url = Annotated[
-    str, WithJsonSchema({"type": "string", "pattern": "^http://", "examples": ["http://10.0.0.1"]})
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^(https?://|unix:)",
+            "examples": ["http://10.0.0.1:9001", "https://pay.internal", "unix:/run/app.sock"],
+        }
+    ),
 ]
 SecretValue = Annotated[
     SecretStr,

@@ -315,7 +315,33 @@ def split_server(value: str) -> tuple[str, int]:
     return str(address), port
 
 
-def target_url(value: str) -> tuple[str, str, int]:
+#: What a socket's path may hold: it stands in logs as it is.
+_PATH = re.compile(r"[\x20-\x7e]+", re.ASCII)
+_LONGEST_SOCKET = 107  # bytes of `sun_path` without the NUL behind it (unix(7))
+
+
+def socket_path(value: str) -> str:
+    """The path in `unix:PATH`."""
+    path = value.removeprefix("unix:")
+    if path.startswith("//"):
+        raise ValueError(f"{shown(value)} holds //; write unix:{'/' + path.lstrip('/')}")
+    if path.startswith("@"):
+        raise ValueError(f"{shown(value)}: only sockets in the file system are reached")
+    if not path or path.endswith("/"):
+        raise ValueError(f"{shown(value)} names no socket; write it as unix:/run/app.sock")
+    return path
+
+
+def whole_socket_path(path: str) -> str:
+    """The path, made absolute, as it is shown and given to the system."""
+    if not _PATH.fullmatch(path) or '"' in path or "\\" in path:
+        raise ValueError(f"{shown(path)} holds characters that no socket's path here may have")
+    if len(path) > _LONGEST_SOCKET:
+        raise ValueError(f"{shown(path)} is too long; a socket's path has {_LONGEST_SOCKET} bytes")
+    return path
+
+
+def target_url(value: str) -> tuple[Literal["http", "https"], str, int]:
     """(scheme, host, port) of a target. What stands before an @ is never shown."""
     safe = shown(value) if "@" not in value else "this URL"
     try:
@@ -323,9 +349,8 @@ def target_url(value: str) -> tuple[str, str, int]:
         port = parts.port
     except ValueError:
         raise ValueError(f"{safe} is not a URL; write it as http://10.0.0.1:9001") from None
-    if parts.scheme == "https":
-        raise ValueError(f"{safe}: https:// targets are not supported yet; write http://")
-    if parts.scheme != "http" or not parts.hostname or not value.isprintable() or " " in value:
+    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
+    if parts.scheme != scheme or not parts.hostname or not value.isprintable() or " " in value:
         raise ValueError(f"{safe} is not a URL; write it as http://10.0.0.1:9001")
     if "@" in parts.netloc:
         raise ValueError(
@@ -340,4 +365,5 @@ def target_url(value: str) -> tuple[str, str, int]:
     name = parts.hostname
     if "[" in parts.netloc and ":" not in name:
         raise ValueError(f"{safe} is not a URL; only IPv6 addresses stand in brackets")
-    return "http", str(ipaddress.ip_address(name)) if ":" in name else domain(name), port or 80
+    host = str(ipaddress.ip_address(name)) if ":" in name else domain(name)
+    return scheme, host, port or (443 if scheme == "https" else 80)

@@ -100,7 +100,8 @@ class _Loading:
             self._problems.append(error.problem)
             return None
         self._problems += problems
-        return Source(file, root, Reader(file, self._suggestions, Secrets(folder, self._environ)))
+        secrets = Secrets(folder, self._environ)
+        return Source(file, root, Reader(file, self._suggestions, secrets, folder))
 
     def _included(self, main: Source, folder: Path, source: Path | None) -> list[Source]:
         node = main.root.get("include")

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretBytes, SecretStr, model_validator
 
 from edgeproxy.config import grammar
 from edgeproxy.config.clientcerts import Asked, ClientCertificate
@@ -136,15 +136,31 @@ class UpstreamTimeouts(RouteTimeouts):
 
 
 class Target(Frozen):
-    """One address of an upstream."""
+    """Where a service is: host and port, or, with the scheme ``unix``, the path of a socket."""
 
-    scheme: Literal["http"] = "http"
-    host: str
+    scheme: Literal["http", "https", "unix"] = "http"
+    host: str = ""
     port: int = 80
+    path: Path | None = None
 
     def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+
+class UpstreamTls(Frozen):
+    """How ``https`` targets are spoken to: what stood in the files, as PEM.
+
+    ``ca`` is `None` for those that the system trusts, ``name`` for the host in the URL.
+    """
+
+    ca: bytes | None = Field(default=None, repr=False)
+    name: str | None = None
+    certificate: bytes | None = Field(default=None, repr=False)
+    key: SecretBytes | None = None
+    verify: bool = True
 
 
 class Upstream(Frozen):
@@ -153,6 +169,7 @@ class Upstream(Frozen):
     name: str
     targets: tuple[Target, ...]
     host: str | None = None
+    tls: UpstreamTls | None = None
     set: dict[str, SecretStr] = {}
     connections: int = 256
     waiting: int = 1024

@@ -6,6 +6,7 @@ sentence of its own gets the general one.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -59,11 +60,19 @@ _SENTENCES: dict[str, Callable[[ErrorDetails], str]] = {
 class Reader:
     """Reads the values of one file; collects its problems.
 
-    `context` reaches the validators: it is the lookup for secrets.
+    `context` reaches the validators: it is the lookup for secrets. Relative paths in the file
+    start at `folder`.
     """
 
-    def __init__(self, file: str, suggestions: Suggestions, context: object = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        suggestions: Suggestions,
+        context: object = None,
+        folder: Path = Path("."),
+    ) -> None:
         self.file = file
+        self.folder = folder
         self.problems: list[Problem] = []
         self.suggestions = suggestions
         self._context = context

@@ -17,6 +17,7 @@ from edgeproxy.config.fields import (
     Duration,
     FieldName,
     FieldValue,
+    HostName,
     LimitName,
     ListenAddress,
     Name,
@@ -76,8 +77,10 @@ class UpstreamTimeoutsForm(TimeoutsForm):
 def _target(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a URL; write it as http://10.0.0.1:9001")
-    _, host, port = grammar.target_url(value)
-    return Target(host=host, port=port)
+    if value.startswith("unix:"):
+        return Target(scheme="unix", path=Path(grammar.socket_path(value)))
+    scheme, host, port = grammar.target_url(value)
+    return Target(scheme=scheme, host=host, port=port)
 
 
 TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=Url)]
@@ -89,15 +92,42 @@ def _strip(value: Any) -> Any:
     return value
 
 
+class TlsForm(Frozen):
+    """How the https:// targets of an upstream are spoken to."""
+
+    # nginx proxy_ssl_trusted_certificate, Envoy trusted_ca
+    ca: WrittenPath | None = Field(
+        default=None,
+        description="File of the authorities that are trusted; absent: those of the system.",
+    )
+    # nginx proxy_ssl_name, Traefik serverName
+    name: HostName | None = Field(
+        default=None,
+        description="The name asked for, that the certificate has to carry; absent: the URL's.",
+    )
+    # nginx proxy_ssl_certificate, proxy_ssl_certificate_key
+    certificate: WrittenPath | None = Field(
+        default=None, description="File of the certificate that we show, with its chain."
+    )
+    key: WrittenPath | None = Field(
+        default=None, description="File of its private key; absent: it stands with it."
+    )
+    # Envoy and nginx do not by default; Traefik and Caddy do
+    verify: bool = Field(
+        default=True, description="Whether the service has to prove who it is; false is not safe."
+    )
+
+
 class UpstreamForm(Frozen):
     """A service behind the gateway."""
 
     targets: Annotated[tuple[TargetValue, ...], one_or_more(TargetValue)] = Field(
-        description="Addresses of the service: http://HOST:PORT."
+        description="Addresses of the service: http://HOST:PORT, https://HOST, unix:PATH."
     )
     host: Authority | None = Field(
         default=None, description="The Host that the service gets; absent: the client's."
     )
+    tls: TlsForm | None = Field(default=None, description="How its https:// targets are spoken to.")
     set: dict[SettableName, SecretValue] = Field(
         default={}, description="Fields for the service; the place for its secrets."
     )

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.python.failure import Failure
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from edgeproxy.upstream.lookup import LookUp
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+#: Seconds until a service on a Unix socket, whose queue was full, is asked again.
+_AGAIN = 0.02
+
+
+class Attempt(Protocol):
+    """What ``Network.connect`` returns: a connection being made."""
+
+    def cancel(self) -> None:
+        """Give up; nothing is called any more."""
 
 
 @implementer(IWriteDescriptor)
@@ -42,6 +51,7 @@ class Connecting:
         self._done = False
         self._later: Any = None
         self._socket: socket.socket | None = None
+        self._address = address
         try:
             sock = self._socket = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -50,10 +60,22 @@ class Connecting:
             code = sock.connect_ex(address)
         except OSError as error:
             code = error.errno or errno.EIO
-        if code in _UNDER_WAY:
+        if code == errno.EAGAIN and family == socket.AF_UNIX:
+            self._later = reactor.callLater(_AGAIN, self._ask_again)
+        elif code in _UNDER_WAY:
             reactor.addWriter(self)
         else:
             self._later = reactor.callLater(0, self._finish, code)
+
+    def _ask_again(self) -> None:
+        """The service has more callers than it lets wait: unlike TCP, a Unix socket then leaves it
+        to the caller to try again (connect(2), EAGAIN)."""
+        assert self._socket is not None
+        code = self._socket.connect_ex(self._address)
+        if code == errno.EAGAIN:
+            self._later = self._reactor.callLater(_AGAIN, self._ask_again)
+        else:
+            self._finish(code)
 
     def cancel(self) -> None:
         """Give up; neither callback is called any more."""
@@ -104,7 +126,7 @@ class Network(NamedTuple):
     of what ``connect`` has reached; ``look_up`` says what names lead to (``None``: the system).
     """
 
-    connect: Callable[..., Connecting] = Connecting
+    connect: Callable[..., Attempt] = Connecting
     stream: Callable[[Any, Any, StreamProtocol], Stream] = Stream
     look_up: LookUp | None = None
 

@@ -55,6 +55,20 @@ def wants(handle: Any, result: int) -> Wants:
     return answer
 
 
+#: What a stream needs of each connection: buffers given back, writes that take what fits.
+MODES: int = (
+    SSL.MODE_RELEASE_BUFFERS
+    | _lib.SSL_MODE_ENABLE_PARTIAL_WRITE
+    | _lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+)
+
+
+def verify_failure(connection: Any) -> str:
+    """Why the peer's certificate is not trusted, in OpenSSL's words; empty if it is."""
+    code = _lib.SSL_get_verify_result(connection._ssl)
+    return _ffi.string(_lib.X509_verify_cert_error_string(code)).decode() if code else ""
+
+
 def _failure() -> str:
     """Empty the error queue; what its first entry says, "" for nothing."""
     first = _lib.ERR_get_error()

@@ -28,11 +28,19 @@ from edgeproxy.transport.openssl import (
 from edgeproxy.transport.stream import Stream, StreamProtocol
 
 
+def accepting(context: SSL.Context, sock: socket.socket) -> SSL.Connection:
+    """The server's end of a handshake that is to come."""
+    connection = SSL.Connection(context, sock)
+    connection.set_accept_state()
+    return connection
+
+
 class TLSStream(Stream):
     """The server's or client's end of a TLS connection over one socket.
 
     ``connection`` is the pyOpenSSL object: its SNI name, peer certificate and protocol version
-    are asked there. ``secured()`` is called on the protocol when the handshake is done.
+    are asked there. With ``shaking`` the handshake is still to be done; ``secured()`` is called
+    on the protocol when it is.
     """
 
     __slots__ = ("_handle", "_read_blocked", "_shaking", "connection")
@@ -42,13 +50,13 @@ class TLSStream(Stream):
         reactor: Any,
         sock: socket.socket,
         protocol: StreamProtocol,
-        context: SSL.Context,
+        connection: SSL.Connection,
+        shaking: bool = True,
     ) -> None:
         super().__init__(reactor, sock, protocol)
-        self.connection = SSL.Connection(context, sock)
-        self.connection.set_accept_state()
-        self._handle: Any = self.connection._ssl
-        self._shaking = True
+        self.connection = connection
+        self._handle: Any = connection._ssl
+        self._shaking = shaking
         self._read_blocked = False
 
     def tls(self) -> tuple[str, str | None, Any]:

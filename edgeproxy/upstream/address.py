@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 class Address(NamedTuple):
     """``at`` is what ``socket.connect`` takes for ``family``. As text it is what logs show:
-    ``10.0.0.1:9001``, ``[::1]:9001``."""
+    ``10.0.0.1:9001``, ``[::1]:9001``, ``unix:/run/app.sock``."""
 
     family: socket.AddressFamily
     at: Any
 
     def __str__(self) -> str:
+        if self.family == socket.AF_UNIX:
+            return f"unix:{self.at}"
         host, port = self.at
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
 

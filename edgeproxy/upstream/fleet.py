@@ -6,13 +6,18 @@ and Envoy (STRICT_DNS); when the name leads elsewhere, its upstream gets another
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
-from edgeproxy.config.model import Config
+from OpenSSL import SSL
+
+from edgeproxy.config.model import Config, UpstreamTls
 from edgeproxy.config.model import Target as TargetConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.http1.fields import response_fields
+from edgeproxy.transport.client import ClientTLS
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.upstream.address import Address, is_ip, on_port
@@ -20,6 +25,7 @@ from edgeproxy.upstream.lookup import LookUp
 from edgeproxy.upstream.names import Names
 from edgeproxy.upstream.resolve import Name, Resolver
 from edgeproxy.upstream.target import Connects, Target, TargetOptions
+from edgeproxy.upstream.trust import Unusable, client_context
 from edgeproxy.upstream.upstream import Upstream
 
 _Key = tuple[object, ...]
@@ -32,9 +38,13 @@ class Member(NamedTuple):
     config: TargetConfig
     key: _Key
     options: TargetOptions
+    tls: Callable[[], ClientTLS] | None
 
     def addresses(self, names: dict[str, Name]) -> Iterator[Address]:
         host, port = self.config.host, self.config.port
+        if self.config.path is not None:
+            yield Address(socket.AF_UNIX, str(self.config.path))
+            return
         for each in (host,) if is_ip(host) else names[host].addresses:
             yield on_port(each, port)
 
@@ -47,6 +57,7 @@ class Plan(NamedTuple):
     targets: dict[str, dict[_Key, Target]]
     names: dict[str, Name]
     look_up: LookUp
+    contexts: dict[str, tuple[UpstreamTls, SSL.Context]]
 
 
 class Fleet:
@@ -59,23 +70,62 @@ class Fleet:
         self._network = network
         self._deadlines = deadlines
         self._relay = relay
-        self._plan = Plan({}, {}, {}, {}, Names())
+        self._plan = Plan({}, {}, {}, {}, Names(), {})
         self.resolver = Resolver(reactor, deadlines.clock.now, self._moved)
         self.deadline = 0.0
         self._ticked = 0.0
 
     def build(self, config: Config) -> Plan:
         """The upstreams of a configuration; nothing changes until :meth:`use`. May run in a
-        thread: it waits for the first look-up of names."""
+        thread: it waits for the first look-up of names.
+
+        :raises Unusable: OpenSSL does not take what an upstream's `tls` names.
+        """
         hosts = (each.host for upstream in config.upstreams.values() for each in upstream.targets)
         look_up = self._network.look_up or Names(config.resolver)
-        names = self.resolver.first((host for host in hosts if not is_ip(host)), look_up)
-        plan = Plan({}, {}, {}, names, look_up)
+        names = self.resolver.first((host for host in hosts if host and not is_ip(host)), look_up)
+        plan = Plan({}, {}, {}, names, look_up, {})
         for name, upstream in config.upstreams.items():
-            plan.members[name] = _members(config, upstream)
+            plan.members[name] = self._members(plan, config, upstream)
             plan.upstreams[name] = Upstream(name, [str(each) for each in upstream.targets])
             self._gather(plan, name)
         return plan
+
+    def _members(self, plan: Plan, config: Config, upstream: UpstreamConfig) -> list[Member]:
+        hide = config.server_header == "hide"
+        numbers = (
+            config.heads.response,
+            upstream.connections,
+            upstream.waiting,
+            upstream.wait,
+            upstream.idle,
+            upstream.timeouts.connect,
+            upstream.skip,
+        )
+        options = TargetOptions(response_fields(hide_software=hide), *numbers)
+        members = []
+        for target in upstream.targets:
+            key: _Key = (target.scheme, hide, *numbers)
+            tls = None
+            if target.scheme == "https":
+                assert upstream.tls is not None
+                context = self._context(plan, upstream.name, upstream.tls)
+                server = upstream.tls.name or target.host
+                tls = partial(ClientTLS, context, server, verify=upstream.tls.verify)
+                key = (*key, server, context)
+            members.append(Member(target, key, options, tls))
+        return members
+
+    def _context(self, plan: Plan, name: str, tls: UpstreamTls) -> SSL.Context:
+        """The context for an upstream: the same as before where it says the same."""
+        known = plan.contexts.get(name) or self._plan.contexts.get(name)
+        if known is None or known[0] != tls:
+            try:
+                known = (tls, client_context(tls))
+            except Unusable as error:
+                raise Unusable(f"upstream {name}: tls: {error}") from error
+        plan.contexts[name] = known
+        return known[1]
 
     def _gather(self, plan: Plan, name: str) -> None:
         """Give an upstream its targets: those that there are already, and new ones."""
@@ -97,7 +147,7 @@ class Fleet:
             str(member.config),
             address,
             member.options,
-            self._network,
+            self._network if member.tls is None else member.tls().over(self._network),
         )
 
     def use(self, plan: Plan) -> None:
@@ -140,21 +190,6 @@ class Fleet:
             target.retire()
             for client in tuple(target.clients):
                 client.retire()
-
-
-def _members(config: Config, upstream: UpstreamConfig) -> list[Member]:
-    hide = config.server_header == "hide"
-    numbers = (
-        config.heads.response,
-        upstream.connections,
-        upstream.waiting,
-        upstream.wait,
-        upstream.idle,
-        upstream.timeouts.connect,
-        upstream.skip,
-    )
-    options = TargetOptions(response_fields(hide_software=hide), *numbers)
-    return [Member(target, (hide, *numbers), options) for target in upstream.targets]
 
 
 def _retire(old: dict[_Key, Target], new: dict[_Key, Target]) -> None:

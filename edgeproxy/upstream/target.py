@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from edgeproxy.http1.client import Failure, Http1Client, Relaying
-from edgeproxy.transport.connect import TCP, Connecting, Network
+from edgeproxy.transport.connect import TCP, Network
+from edgeproxy.transport.connect import Attempt as UnderWay
 from edgeproxy.transport.deadlines import NEVER, Deadlines
 from edgeproxy.upstream.address import Address
 from edgeproxy.upstream.pool import Pool
@@ -24,7 +25,9 @@ class Connects(Relaying, Protocol):
     """What a target tells about an exchange that it was given, beside what its connections do."""
 
     def connected(self, exchange: Exchange, client: Http1Client) -> None: ...
-    def unreachable(self, exchange: Exchange, target: Target, why: Failure) -> None: ...
+    def unreachable(
+        self, exchange: Exchange, target: Target, failure: Failure, why: str
+    ) -> None: ...
     def crowded(self, exchange: Exchange, target: Target) -> None: ...
 
 
@@ -45,7 +48,7 @@ class Attempt:
         self.target = target
         self.exchange = exchange
         self.since = since
-        self.connecting: Connecting | None = None
+        self.connecting: UnderWay | None = None
         self.deadline = NEVER
 
     def expired(self, now: float) -> None:
@@ -101,7 +104,9 @@ class Target:
         self.url = url
         self.address = address
         self.name = str(address)
-        self.port: int = address.at[1]
+        #: The scheme and the port that the service may name in an answer; no port for a socket.
+        self.scheme = "https" if url.startswith("https:") else "http"
+        self.port = 0 if address.family == socket.AF_UNIX else int(address.at[1])
         self.options = options
         self.alone = (self,)
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
@@ -193,7 +198,7 @@ class Target:
         exchange, attempt.exchange = attempt.exchange, None
         if exchange is not None:
             exchange.worker = None
-            self.relay.unreachable(exchange, self, failure)
+            self.relay.unreachable(exchange, self, failure, why)
 
     def gave_up(self, attempt: Attempt) -> None:
         """The connection was not made in time, or there was none to wait for."""

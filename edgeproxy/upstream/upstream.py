@@ -18,9 +18,12 @@ class Upstream:
         self.name = name
         self.budget = RetryBudget()
         self._turn = 0
-        origins = {url.encode("ascii") for url in urls}
+        origins = {url.encode("ascii") for url in urls if not url.startswith("unix:")}
         # A service may leave the default port out of its own address.
-        self.origins = tuple(origins | {o.removesuffix(b":80") for o in origins})
+        short = {
+            each.removesuffix(b":443" if each.startswith(b"https") else b":80") for each in origins
+        }
+        self.origins = tuple(origins | short)
         self.use(())
 
     def use(self, targets: Iterable[Target]) -> None:
