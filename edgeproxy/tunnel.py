@@ -74,14 +74,14 @@ class Tunnel:
     """
 
     __slots__ = (
-        "_client",
         "_exchange",
         "_idle",
         "_now",
         "_seen",
-        "_service",
         "_waiting",
+        "client",
         "deadline",
+        "service",
     )
 
     def __init__(
@@ -93,15 +93,15 @@ class Tunnel:
         self._waiting = deadlines.waiting
         self._seen = (0, 0)
         self.deadline = NEVER
-        self._client = End(client, Outcome.CLIENT_GONE)
-        self._service = End(service, Outcome.UPSTREAM_RESET)
-        self._client.other, self._service.other = self._service, self._client
-        self._client.tunnel = self._service.tunnel = self
+        self.client = End(client, Outcome.CLIENT_GONE)
+        self.service = End(service, Outcome.UPSTREAM_RESET)
+        self.client.other, self.service.other = self.service, self.client
+        self.client.tunnel = self.service.tunnel = self
 
     def open(self, early: bytes, first: bytes) -> None:
         """Take both streams over. ``early`` is what the client sent before it had its answer,
         ``first`` what came from the service right behind its own."""
-        exchange, client, service = self._exchange, self._client, self._service
+        exchange, client, service = self._exchange, self.client, self.service
         exchange.worker = self
         self._waiting.add(self)
         client.stream.hand_over(client)
@@ -120,7 +120,7 @@ class Tunnel:
 
     def look(self) -> None:
         """One direction has come to its end; when both have, that was all."""
-        client, service = self._client, self._service
+        client, service = self.client, self.service
         for end, other in ((client, service), (service, client)):
             if other.finished and not end.stream.backlog:
                 end.told = True
@@ -129,7 +129,7 @@ class Tunnel:
 
     def expired(self, now: float) -> None:
         """Nothing has come for a while; a slow reader who still takes something is not idle."""
-        seen = self._client.stream.backlog, self._service.stream.backlog
+        seen = self.client.stream.backlog, self.service.stream.backlog
         if seen == self._seen or seen == (0, 0):
             self._close(Outcome.IDLE)
         else:
@@ -138,8 +138,8 @@ class Tunnel:
 
     def _close(self, outcome: Outcome) -> None:
         """End both streams in order, as far as they let us."""
-        self._client.stream.finish()
-        self._service.stream.finish()
+        self.client.stream.finish()
+        self.service.stream.finish()
         self.finish(outcome)
 
     def finish(self, outcome: Outcome) -> None:
@@ -149,7 +149,7 @@ class Tunnel:
         """The exchange has ended, by whomever: so do both streams, and this."""
         self._waiting.discard(self)
         self.deadline = NEVER
-        exchange.received = self._client.moved
-        exchange.sent = self._service.moved
-        self._client.stream.abort()
-        self._service.stream.abort()
+        exchange.received = self.client.moved
+        exchange.sent = self.service.moved
+        self.client.stream.abort()
+        self.service.stream.abort()

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeproxy.testing.reactor import MemoryReactor
 from edgeproxy.testing.wire import Ending, Way, Wire
-from edgeproxy.transport.stream import READ_SIZE, Stream, StreamProtocol
+from edgeproxy.transport.stream import NOBODY, READ_SIZE, Stream, StreamProtocol
 
 
 class MemoryWire(Wire):
@@ -191,7 +191,7 @@ class MemoryStream(Stream):
             self.tunnel.ended()
             return True
         self._quiesce()
-        self.protocol.lost(wire.has_ended and not wire.has_gone)
+        self._tell_lost(wire.has_ended and not wire.has_gone)
         self.wire.gateway_ended(Ending.ABORTED if wire.has_gone else Ending.ENDED)
         return True
 
@@ -205,4 +205,8 @@ class MemoryStream(Stream):
     def _leave(self, *, clean: bool) -> None:
         """Stop everything now; tell the protocol in a turn of its own."""
         self._quiesce()
-        self.reactor.callLater(0, self.protocol.lost, clean)
+        self.reactor.callLater(0, self._tell_lost, clean)
+
+    def _tell_lost(self, clean: bool) -> None:
+        protocol, self.protocol, self.tunnel = self.protocol, NOBODY, None
+        protocol.lost(clean)

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 import pytest
 from wire_support import OK, answer, connections, get, names, standard
 
-from edgeproxy.testing import Ending, MemoryGateway, MemoryWire, Wire
+from edgeproxy.testing import Ending, MemoryGateway, MemoryWire, Way, Wire
 from edgeproxy.transport.stream import HIGH_WATER, READ_SIZE
-from edgeproxy.tunnel import Tunnel
+from edgeproxy.tunnel import End, Tunnel
 
 Make = Callable[..., MemoryGateway]
 
@@ -198,6 +199,24 @@ def test_the_name_may_be_spelled_either_way(quick: Make, value: bytes) -> None:
     assert client.received.startswith(b"HTTP/1.1 101 ")
 
 
+def test_requests_before_it_on_the_same_connection(make: Make) -> None:
+    """Pipelined too: what follows the request for the tunnel belongs to that alone."""
+    gateway = make(standard_tunnels())
+    client = gateway.client()
+    client.send(get("/open/1") + get("/nothing") + get("/ws", ASK) + FRAME)
+    service = gateway.service("users")
+    first = service.accept()
+    first.send(OK)
+    wire = service.connections[-1]
+    assert b"GET /ws HTTP/1.1" in wire.received
+    assert FRAME not in wire.received
+    wire.send(AGREED + BACK)
+    assert wire.received.endswith(b"\r\n\r\n" + FRAME)
+    head, _, rest = client.received.partition(b"HTTP/1.1 101 ")
+    assert (head.count(b"HTTP/1.1 200 "), head.count(b"HTTP/1.1 404 ")) == (1, 1)
+    assert rest.endswith(b"\r\n\r\n" + BACK)
+
+
 # -- not getting one -----------------------------------------------------------------------------
 
 NOT_ASKED = {
@@ -313,6 +332,7 @@ def test_any_other_answer_is_an_answer(make: Make, status: bytes, when: str) -> 
     assert (found.status, found.body) == (int(status[:3]), b"sorry")
     assert found.field("connection") == "close"
     assert found.field("sec-websocket-version") == "13"
+    assert found.field("upgrade") is None
     assert client.ending is Ending.ENDED
     assert b"Hidden" not in service.received
     assert connections(gateway) == 1
@@ -521,6 +541,51 @@ def test_an_end_waits_for_what_comes_before_it(quick: Make, slow: str) -> None:
     assert reader.take() == data
     assert reader.ending is Ending.ENDED
     assert [line["outcome"] for line in gateway.log] == ["ok"]
+
+
+@pytest.mark.parametrize("records", range(1, 25))
+def test_the_goodbye_waits_for_room_too(gateways: Any, records: int) -> None:
+    """close_notify has to get through, however full the kernel is, or the end looks like a cut."""
+    gateway = MemoryGateway(standard_tunnels(), Way.TLS)
+    gateways.append(gateway)
+    client, service = opened(gateway)
+    client.stall()
+    data = bytes(16384 * records)
+    service.send(data)
+    service.end()
+    client.flow()
+    assert client.take() == data
+    assert client.ending is Ending.ENDED
+    client.end()
+    assert [line["outcome"] for line in gateway.log] == ["ok"]
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("how", ["end", "reset", "idle"])
+def test_nothing_is_left_to_the_collector(make: Make, how: str) -> None:
+    before = alive()
+    gateway = make(standard_tunnels(top="access_log: off"))
+    client, service = opened(gateway)
+    assert len(alive() - before) == 3
+    if how == "end":
+        client.end(), service.end()
+    elif how == "reset":
+        client.reset()
+    else:
+        gateway.wait(301)
+    assert alive() == before
+
+
+def alive() -> set[int]:
+    return {id(each) for each in gc.get_objects() if isinstance(each, Tunnel | End)}
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize("first", ["client", "service"])
