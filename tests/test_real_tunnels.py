@@ -7,6 +7,7 @@ import json
 import resource
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -259,6 +260,39 @@ def test_each_direction_ends_by_itself(gateway: Start, origin: Origin) -> None:
     assert got == back
     (line,) = wait_for(lambda: log(running))
     assert (line["outcome"], line["received"], line["sent"]) == ("ok", size, size)
+
+
+def reset(sock: socket.socket) -> None:
+    """Go without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["both open", "one direction over"])
+def test_a_client_that_breaks_off(gateway: Start, origin: Origin, half: bool) -> None:
+    running = gateway(configuration(origin.port))
+    sock = opened(running, strict(running))
+    (end,) = wait_for(lambda: origin.ends)
+    if half:
+        end.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+    reset(sock)
+    assert end.recv(1) == b""
+    (line,) = wait_for(lambda: log(running))
+    assert line["outcome"] == ("ok" if half else "client_gone")  # all that was for it had come
+    assert state(running)["tunnels"] == 0
+
+
+def test_a_service_that_breaks_off(gateway: Start, origin: Origin) -> None:
+    running = gateway(configuration(origin.port))
+    sock = opened(running, strict(running))
+    (end,) = wait_for(lambda: origin.ends)
+    reset(end)
+    with pytest.raises(ssl.SSLError):
+        sock.recv(1)
+    (line,) = wait_for(lambda: log(running))
+    assert line["outcome"] == "upstream_reset"
+    assert "Traceback" not in running.child.said()
 
 
 def test_a_drain_cuts_what_is_left(gateway: Start, origin: Origin) -> None:

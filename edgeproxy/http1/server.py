@@ -41,7 +41,6 @@ class State(Enum):
     HEAD = "between requests, or in a head"
     BODY = "in a request's body"
     ANSWER = "the request is complete, its answer is not"
-    TUNNEL = "what comes is no HTTP any more, and goes past this"
     LINGER = "closing: what comes is dropped"
     CLOSED = "gone"
 
@@ -514,8 +513,6 @@ class Http1Exchange(Exchange):
         connection = self.connection
         self.began = True
         self.status = 101
-        connection.state = State.TUNNEL
-        connection.deadline = NEVER
         early, connection.buffer = connection.buffer, b""
         lines.append(b"")
         connection.stream.write(

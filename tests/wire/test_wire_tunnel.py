@@ -123,6 +123,14 @@ def test_a_conversation(make: Make) -> None:
     assert tunnels(gateway) == 0
 
 
+def test_trailers_are_nothing_to_ask_for(quick: Make) -> None:
+    """TE would need a Connection of its own."""
+    gateway = quick(standard_tunnels())
+    gateway.client().send(get("/ws", ASK + b"TE: trailers\r\n"))
+    found = names(gateway.service("users").received)
+    assert (found.count(b"connection"), found.count(b"te")) == (1, 0)
+
+
 def test_identity_and_limits_come_first(make: Make) -> None:
     gateway = make(standard_tunnels())
     client = gateway.client()
