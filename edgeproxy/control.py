@@ -33,7 +33,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from edgeproxy.observe.status import status
+from edgeproxy.observe.status import counters, status
 from edgeproxy.starting import StartError
 from edgeproxy.transport.port import Port
 
@@ -76,7 +76,7 @@ def _drain(gateway: Gateway) -> dict[str, Any]:
 
 def _counters(gateway: Gateway) -> dict[str, Any]:
     gateway.log.flush()
-    return {"ok": True, "counters": gateway.counters.as_dict()}
+    return {"ok": True, "counters": counters(gateway)}
 
 
 COMMANDS: dict[str, Command] = {

@@ -145,7 +145,13 @@ class StagedFolder:
         self._publish = self._keep
         self._ready: NameMap | None = None
         certs = config.certs
-        self.folder = CertificateFolder(gateway.reactor, certs.folder, self._changed, certs.default)
+        self.folder = CertificateFolder(
+            gateway.reactor,
+            certs.folder,
+            self._changed,
+            certs.default,
+            counts=gateway.certificate_counts,
+        )
         self._path = certs.folder
 
     def ready(self, tls: Prepared) -> Prepared:

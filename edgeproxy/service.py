@@ -20,6 +20,7 @@ from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
+from edgeproxy.certs.telling import Counts
 from edgeproxy.certs.trust import TrustWatch, read_policies
 from edgeproxy.config import Config
 from edgeproxy.control import ControlSocket
@@ -97,7 +98,7 @@ class Gateway(Service):
         #: For probes alone; they go on while the others drain.
         self.probing: list[Listening] = []
         self.readiness = Readiness(self.snapshot, self.obstacle)
-        self.problems: tuple[Problem, ...] = ()
+        self.certificate_counts = Counts()
         self.draining: Deferred[None] | None = None
         self._drain_timer: Any = None
         self._cut = 0
@@ -139,7 +140,7 @@ class Gateway(Service):
             raise StartError(f"{config.keys}: {error.strerror}") from error
         self.folder.start()
         if not self.tls.names.entries:
-            raise no_certificate(config.certs.folder, self.problems)
+            raise no_certificate(config.certs.folder, self.folder.problems)
         try:
             self.log.start()
         except OSError as error:
@@ -170,11 +171,14 @@ class Gateway(Service):
 
     def _folder(self, config: Config) -> CertificateFolder:
         return CertificateFolder(
-            self.reactor, config.certs.folder, self._certificates_changed, config.certs.default
+            self.reactor,
+            config.certs.folder,
+            self._certificates_changed,
+            config.certs.default,
+            counts=self.certificate_counts,
         )
 
-    def _certificates_changed(self, names: NameMap, problems: tuple[Problem, ...]) -> None:
-        self.problems = problems
+    def _certificates_changed(self, names: NameMap, _: tuple[Problem, ...]) -> None:
         if self.running:
             self._change_tls(self.tls.steps(names))
         else:
@@ -235,7 +239,6 @@ class Gateway(Service):
         if staged.folder is not None and staged.tls is not None:
             self.folder.stop()
             self.folder = staged.folder.folder
-            self.problems = self.folder.problems
             work = self.tls.use(staged.tls)
             next(work, None)  # the first step changes over
             self._change_tls(work)

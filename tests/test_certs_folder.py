@@ -27,7 +27,7 @@ from twisted.logger import globalLogPublisher
 from edgeproxy.certs import folder as folder_module
 from edgeproxy.certs import reading, watching
 from edgeproxy.certs.contexts import ServerTLS
-from edgeproxy.certs.folder import CertificateFolder
+from edgeproxy.certs.folder import QUIET, CertificateFolder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
 
@@ -51,10 +51,12 @@ class Watched:
         return NOW + timedelta(seconds=self.clock.seconds())
 
     def look(self) -> None:
-        """Let ten seconds pass, and whatever work comes of it."""
-        self.clock.advance(10)
-        for _ in range(100):
-            self.clock.advance(0)
+        """Let ten seconds pass, and whatever work comes of it; a second look decides what goes."""
+        self.clock.advance(10 - QUIET)
+        for pause in (QUIET, QUIET):
+            self.clock.advance(pause)
+            for _ in range(100):
+                self.clock.advance(0)
 
     def serves(self, name: str) -> bytes | None:
         """The leaf and its chain, as PEM, or None."""
@@ -91,11 +93,25 @@ def log() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
+@pytest.fixture
+def events() -> Iterator[list[dict]]:
+    seen: list[dict] = []
+
+    def observe(event: dict) -> None:
+        if event["log_namespace"].startswith("edgeproxy"):
+            seen.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file as careful tools do: beside, then renamed over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(data)
+    beside.chmod(0o600)
     beside.replace(path)
 
 
@@ -439,6 +455,164 @@ def test_a_problem_is_told_once_and_again_when_it_comes_back(
     write(watched.path / "x.pem", B.key)
     watched.look()
     assert told() == 2
+
+
+def test_a_file_that_is_gone_is_missed_at_the_second_look(watched: Watched) -> None:
+    """`rm` and then `cp`, certbot's links: nobody is turned away in between."""
+    write(watched.path / "a.pem", A1.full + A1.key)
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.folder.start()
+    (watched.path / "a.pem").unlink()
+    watched.clock.pump([10] + [0] * 20)
+    assert watched.serves("a.example") == A1.full
+    write(watched.path / "a.pem", A2.full + A2.key)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    (watched.path / "a.pem").unlink()
+    watched.clock.pump([10] + [0] * 20)
+    assert watched.serves("a.example") == A2.full
+    watched.clock.pump([QUIET] + [0] * 20)
+    assert watched.serves("a.example") is None
+    # It is no error, and nothing is left of it.
+    assert watched.problems == {}
+    assert watched.serves("b.example") == B.full
+
+
+def test_what_openssl_alone_refuses_takes_no_good_certificate_down(
+    watched: Watched, log: list[str]
+) -> None:
+    weak_ca = issue(cn="Weak", private=key("RSA1024"), ca=True, issuer=intermediate())
+    weak = issue(["a.example"], weak_ca, private=key("ECDSA", 2), end=NOW + 90 * DAY)
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", weak.full + weak.key)
+    for _ in range(3):
+        watched.look()
+        assert watched.serves("a.example") == A1.full
+    assert "OpenSSL does not load it: ca key too small" in " ".join(watched.problems["a.pem"])
+    assert len([line for line in log if "OpenSSL does not load it" in line]) == 1
+
+
+def test_many_files_in_a_moment_are_one_check_and_one_change(watched: Watched) -> None:
+    for number in range(5):
+        write(watched.path / f"{number}.pem", B.full + B.key)
+    watched.folder.start()
+    counts = watched.folder._telling.counts
+    assert (counts.changes, counts.problems) == (1, 0)
+    looks: list[object] = []
+    check = watched.folder._check
+    watched.folder._check = lambda *a: looks.append(a) or check(*a)  # type: ignore[method-assign]
+    for number in range(5):
+        one = issue([f"{number}.example"], private=key("ECDSA", 10 + number))
+        write(watched.path / f"{number}.pem", one.full + one.key)
+        watched.folder._changed()  # as inotify calls it, at least once for each file
+        watched.clock.advance(0.1)
+    assert counts.changes == 1
+    watched.clock.pump([0.1] * 10 + [0] * 50)
+    assert (counts.changes, counts.problems, len(looks)) == (2, 0, 1)
+    assert watched.serves("4.example") is not None
+
+
+def test_changes_that_never_end_are_looked_at_within_a_second(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", A2.full + A2.key)
+    for _ in range(10):
+        watched.folder._changed()
+        watched.clock.advance(0.09)
+    watched.clock.pump([0] * 20)
+    assert watched.serves("a.example") == A2.full
+
+
+def test_broken_files_are_counted_once_each(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    counts = watched.folder._telling.counts
+    (watched.path / "a.pem").write_bytes(A2.full[:400])
+    for _ in range(3):
+        watched.look()
+    assert (counts.changes, counts.problems) == (2, 1)
+    (watched.path / "x.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
+    watched.look()
+    assert counts.problems == 2
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.look()
+    (watched.path / "a.pem").write_bytes(b"")
+    watched.look()
+    assert counts.problems == 2, "an empty file is nothing, and what was in it is kept"
+    assert "stays in use" in watched.problems["a.pem"][0]
+
+
+def test_age_is_told_at_a_fifth_and_a_tenth_once_and_the_end_is_an_error(
+    watched: Watched, events: list[dict]
+) -> None:
+    def told() -> list[tuple[str, str]]:
+        """Level and line of what was said since the last question."""
+        found = [(e["log_level"].name, e["log_format"].format(**e)) for e in events]
+        del events[:]
+        return [(level, line) for level, line in found if "a.pem" in line]
+
+    short = issue(["a.example"], start=NOW, end=NOW + timedelta(seconds=1000))
+    write(watched.path / "a.pem", short.full + short.key)
+    watched.folder.start()
+    watched.clock.advance(780)
+    watched.look()
+    assert told() == [] and watched.folder.warnings == ()
+    watched.clock.advance(10)
+    watched.look()
+    ((level, line),) = told()
+    assert level == "warn" and "less than a fifth of its life is left" in line
+    assert [w.file for w in watched.folder.warnings] == ["a.pem"]
+    # Neither another change nor a detour tells it again.
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.look()
+    (watched.path / "a.pem").rename(watched.path / "c")
+    watched.look()
+    (watched.path / "c").rename(watched.path / "a.pem")
+    watched.look()
+    assert told() == []
+    watched.clock.advance(50)
+    watched.look()
+    ((level, line),) = told()
+    assert level == "warn" and "less than a tenth" in line
+    assert len(watched.folder.warnings) == 1
+    watched.clock.advance(130)
+    watched.look()
+    ((level, line),) = told()
+    assert level == "error" and "certificate for a.example expired on" in line
+    assert watched.folder.warnings == ()
+    renewed = issue(["a.example"], end=NOW + 9 * DAY)
+    write(watched.path / "a.pem", renewed.full + renewed.key)
+    watched.look()
+    assert watched.folder.warnings == watched.folder.problems == ()
+
+
+def test_the_end_of_what_was_kept_is_an_error(watched: Watched, events: list[dict]) -> None:
+    short = issue(["a.example"], end=NOW + timedelta(minutes=1))
+    write(watched.path / "a.pem", short.full + short.key)
+    watched.folder.start()
+    (watched.path / "a.pem").write_bytes(short.full)
+    watched.look()
+    watched.clock.advance(60)
+    watched.look()
+    errors = [e["log_format"].format(**e) for e in events if e["log_level"].name == "error"]
+    kept = "certificates: a.pem: the certificate for a.example that was kept has expired"
+    assert errors == [kept]
+
+
+def test_a_key_that_is_opened_to_all_is_told_without_a_change(
+    watched: Watched, log: list[str]
+) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    (watched.path / "a.pem").chmod(0o644)
+    for _ in range(2):
+        watched.look()
+    assert len([line for line in log if "has mode 0644" in line]) == 1
+    assert len(watched.changes) == 1
+    (watched.path / "a.pem").chmod(0o640)
+    watched.look()
+    assert watched.folder.warnings == ()
 
 
 def test_what_changes_before_the_watch_stands_is_looked_at_soon(

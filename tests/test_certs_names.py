@@ -111,7 +111,7 @@ def test_why_names_the_rule_and_each_chain_that_covers() -> None:
     assert {(c.chain, c.pattern, c.verdict) for c in choice.candidates} == {
         (exact, "a.example", "answers"),
         (old, "a.example", "expired"),
-        (wild, "*.example", "another lasts longer or is more specific"),
+        (wild, "*.example", "the exact name goes before a wildcard"),
     }
     assert names.why("b.example").rule == "wildcard"
     assert names.why("b.test")[1:] == ("refused", None, ())

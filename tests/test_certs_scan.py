@@ -320,3 +320,11 @@ def test_key_and_certificate_cut_at_every_byte_never_pair_wrongly() -> None:
     for cut in range(0, len(SAMPLE_DATA), 7):
         found = scan({"cut": SAMPLE_DATA[:cut]}, NOW)
         assert bool(found.chains) == (cut >= len(SAMPLE.key + SAMPLE.pem) - 1)
+
+
+def test_a_valid_wildcard_covers_an_expired_name_but_no_expired_wildcard() -> None:
+    old, wild = issue(["a.example"], end=NOW - DAY / 2), issue(["*.example"])
+    assert scan({"old": old.pem + old.key, "wild": wild.pem}, NOW).problems == ()
+    deep = issue(["*.a.example", "a.example"], end=NOW - DAY / 2)
+    found = scan({"deep": deep.pem + deep.key, "wild": wild.pem}, NOW)
+    assert [problem.error for problem in found.problems] == [True]

@@ -1,15 +1,12 @@
-"""`edgeproxy routes` and `edgeproxy certs`."""
+"""`edgeproxy routes`, and what all tables share."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cli_support import call, called, on_terminal, write
-
-from edgeproxy.certs.development import make
 
 PAGE = {"page": True}
 ROUTES = {
@@ -105,58 +102,6 @@ def test_a_wrong_configuration_is_told(folder: Path) -> None:
     result = call("routes")
     assert result.exit_code == 1
     assert "edgeproxy: edgeproxy.yaml:" in result.stderr
-
-
-# -- certs ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def certs(folder: Path) -> Path:
-    """Two certificates for one name, and a wildcard."""
-    now = datetime.now(UTC)
-    path = folder / "certs"
-    path.mkdir()
-    for name, names, days in (
-        ("short.pem", ["api.example.com"], 10),
-        ("long.pem", ["api.example.com", "www.example.com"], 80),
-        ("wild.pem", ["*.example.com"], 90),
-    ):
-        made = make(names, now, days=days)
-        (path / name).write_bytes(made.chain_pem + made.key_pem)
-    return path
-
-
-def test_certs_tells_names_expiry_and_which_file_wins(certs: Path) -> None:
-    text = called("certs")
-    by_file = {line.split(".pem")[0].split()[-1]: line for line in text.splitlines()[1:]}
-    assert by_file["short"].endswith("nothing: another lasts longer")
-    assert by_file["long"].endswith("all its names")
-    assert "(in 79 days)" in by_file["long"]
-    assert "*.example.com" in by_file["wild"]
-
-
-def test_certs_as_json(certs: Path) -> None:
-    found = json.loads(called("certs", "--json"))
-    answers = {c["files"][0]: c["answers_for"] for c in found["certificates"]}
-    assert answers["short.pem"] == []
-    assert answers["long.pem"] == ["api.example.com", "www.example.com"]
-    assert found["problems"] == []
-
-
-def test_certs_for_a_name_tells_why(certs: Path) -> None:
-    text = called("certs", "--for", "API.example.com.")
-    assert text.startswith("api.example.com: a certificate carries exactly this name\n")
-    assert "answers: certs/long.pem (ECDSA" in text
-    assert "does not:  certs/short.pem" in text and "lasts longer" in text
-    assert "wildcard over it" in called("certs", "--for", "other.example.com")
-    assert "refused" in called("certs", "--for", "a.b.example.com")
-    found = json.loads(called("certs", "--for", "other.example.com", "--json"))
-    assert (found["rule"], found["files"]) == ("wildcard", [["wild.pem"]])
-
-
-def test_certs_warns_of_what_is_wrong(certs: Path) -> None:
-    (certs / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    assert "warning: certs/bad.pem:" in call("certs").stderr
 
 
 def test_names_from_certificates_cannot_play_with_the_terminal() -> None:

@@ -66,6 +66,31 @@ def test_counters(gateway: Start) -> None:
     assert counters["statuses"] == {"200": 1, "401": 1}
 
 
+def test_a_broken_certificate_is_in_the_status_and_raises_a_counter(gateway: Start) -> None:
+    running = gateway(PAGE)
+    assert ask(running, "counters")["counters"]["certificates"] == {"changes": 1, "problems": 0}
+    for name in ("chain.pem", "key.pem"):
+        (running.folder / "certs" / "half").mkdir(exist_ok=True)
+        (running.folder / "certs" / "half" / name).write_text("-----BEGIN CERTIFICATE-----\nMII")
+    running.child.wait_until_said("half/key.pem: a CERTIFICATE block has no end")
+    found = ask(running, "status")
+    assert found["counters"]["certificates"] == {"changes": 2, "problems": 2}
+    assert [each.split(":")[0] for each in found["certificates"]["problems"]] == [
+        "half/chain.pem",
+        "half/key.pem",
+    ]
+    assert found["certificates"]["warnings"] == []
+    key = next(path for path in (running.folder / "certs").iterdir() if "key" in path.name)
+    key.chmod(0o644)
+    running.child.wait_until_said(f"{key.name}: holds a private key and has mode 0644")
+    assert len(ask(running, "status")["certificates"]["warnings"]) == 1
+    said = running.command("status")
+    assert "half/key.pem: a CERTIFICATE block has no end" in said.stderr
+    assert "has mode 0644" in said.stderr
+    assert "certificates  for 3 names" in said.stdout and ", 1 change\n" in said.stdout
+    assert running.ask().status == 200
+
+
 def test_the_socket_is_for_this_user_alone_and_goes_with_the_process(gateway: Start) -> None:
     running = gateway(PAGE)
     path = running.folder / "edgeproxy.sock"

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
+from edgeproxy.certs.keeping import kept, removed, told_of
+from edgeproxy.certs.loading import refusal
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.pem import Content
 from edgeproxy.certs.reading import (
@@ -28,16 +30,18 @@ from edgeproxy.certs.reading import (
     survey_in_steps,
 )
 from edgeproxy.certs.scan import Chain, Problem, Scan, run, scan_in_steps
+from edgeproxy.certs.telling import Counts, Telling
 from edgeproxy.certs.watching import FolderWatch
 
-__all__ = ["CertificateFolder", "kept", "read_folder"]
+__all__ = ["CertificateFolder", "read_folder"]
 
 INTERVAL = 10.0
 """Seconds between looks that nothing asked for."""
 QUIET = 0.2
 """Seconds without a change before a look: a renewal writes several files."""
-PATIENCE = 2.0
-"""Seconds after which a look is taken although changes keep coming."""
+PATIENCE = 0.7
+"""Seconds after which a look is taken although changes keep coming: with the look itself, what
+was written first is in force within a second."""
 SLICE = 0.005
 """Seconds of work in one turn of the reactor."""
 
@@ -53,32 +57,12 @@ class _Known(NamedTuple):
     """None: it could not be read."""
 
 
-def kept(before: Iterable[Chain], found: Scan, survey: Survey, now: datetime) -> tuple[Chain, ...]:
-    """Return the chains of `before` that a broken file would take away.
-
-    A chain stays while it is valid and one of its files is still there and broken: half-written,
-    unreadable, emptied, or renewed without its other half. A file that was removed, or that now
-    carries another good chain, takes its old one with it.
-    """
-    renewed = {chain.fingerprint for chain in found.chains}
-    good = {file for chain in found.chains for file in chain.files}
-
-    def broken(file: str) -> bool:
-        if file in survey.present:
-            return file in found.broken or file not in good
-        return any(not parent or file.startswith(parent + "/") for parent in survey.unreadable)
-
-    return tuple(
-        chain
-        for chain in before
-        if chain.fingerprint not in renewed
-        and chain.valid(now)
-        and any(broken(file) for file in chain.files)
-    )
-
-
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _reached(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and now >= moment
 
 
 class CertificateFolder:
@@ -96,6 +80,7 @@ class CertificateFolder:
         on_change: Callable[[NameMap, tuple[Problem, ...]], None],
         default: str | None = None,
         now: Callable[[], datetime] = _utc_now,
+        counts: Counts | None = None,
     ) -> None:
         """`reactor` has callLater and seconds; `default` is NameMap's; `now` gives UTC, aware."""
         self._reactor = reactor
@@ -106,14 +91,27 @@ class CertificateFolder:
         self._watch = FolderWatch(reactor, self._changed)
         self._known: dict[str, _Known] = {}
         self._memory: dict[bytes, Content] = {}
+        self._modes: dict[str, int] = {}
+        self._key_files: tuple[str, ...] = ()
         self._unread: frozenset[Problem] = frozenset()
+        self._leaving: frozenset[Chain] = frozenset()
         self._work: Generator[None, None, None] | None = None
         self._timer: Any = None
         self._first_change: float | None = None
         self._again = False
         self._running = False
+        self._telling = Telling(counts or Counts())
         self.names = NameMap((), default, now())
-        self.problems: tuple[Problem, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the files."""
+        return self._telling.problems
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is not wrong yet: see `edgeproxy.certs.advice`."""
+        return self._telling.warnings
 
     def start(self) -> None:
         """Look at the folder now, in this turn, and keep looking. Calls `on_change` once."""
@@ -192,20 +190,68 @@ class CertificateFolder:
             # What changed between the survey and the watch went unseen.
             self._again = True
         changed = yield from self._read(survey, now)
-        outlived = self.names.until is not None and now >= self.names.until
         unread = frozenset(survey.problems)
-        if not (first or changed or outlived or unread != self._unread):
-            return
-        self._unread = unread
+        outlived = _reached(self.names.until, now)
+        advise = survey.modes != self._modes or _reached(self._telling.due, now)
+        self._modes = survey.modes
+        if first or changed or outlived or unread != self._unread or self._leaving:
+            self._unread = unread
+            chains, told = yield from self._check(survey, now, first)
+            if told or first or outlived:
+                yield
+                self._publish((yield from NameMap.in_steps(chains, self._default, now)))
+                advise = True
+        if advise:
+            yield from self._telling.advise(self.names, self._key_files, self._modes, now)
+
+    def _check(
+        self, survey: Survey, now: datetime, first: bool
+    ) -> Generator[None, None, tuple[tuple[Chain, ...], bool]]:
+        """Return the chains to be served now, and whether they or what is wrong changed."""
         files = {name: k.data for name, k in self._known.items() if k.data is not None}
         found = yield from scan_in_steps(files, now, self._memory)
-        stay = kept(self.names.chains, found, survey, now)
-        problems = {*found.problems, *survey.problems, *_stays(stay, survey.present)}
+        if not first:
+            found = yield from self._loadable(found)
+        self._key_files = found.key_files
+        before = self.names.chains
+        stay = kept(before, found, survey, now)
         yield
-        chains = (*found.chains, *stay)
-        if self._told(chains, tuple(sorted(problems))) or first or outlived:
+        going = removed((c for c in before if c not in stay), found, survey, now)
+        # Between the removal of a file and the writing of another (`rm`, then `cp`; certbot's
+        # links) nobody shall be turned away: the next look decides.
+        leaving = tuple(chain for chain in going if chain not in self._leaving)
+        self._leaving = frozenset(leaving)
+        self._again = self._again or bool(leaving)
+        chains = (*found.chains, *stay, *leaving)
+        yield
+        gone = {chain.fingerprint for chain in before}.difference(c.fingerprint for c in chains)
+        self._telling.ended(c for c in before if c.fingerprint in gone and now > c.not_after)
+        problems = {*found.problems, *survey.problems}
+        other = self._telling.tell(problems, told_of(stay, survey.present))
+        yield
+        same = [(c, c.files) for c in before] == [(c, c.files) for c in chains]
+        return chains, other or not same
+
+    def _loadable(self, found: Scan) -> Generator[None, None, Scan]:
+        """Try what is new in OpenSSL, which refuses more than we do: the old then stays. At the
+        start there is nothing to lose, and whoever builds the contexts finds out."""
+        known = set(self.names.chains)
+        refused: dict[Chain, Problem] = {}
+        for chain in found.chains:
+            if chain in known:
+                continue
+            reason = refusal(chain)
+            if reason is not None:
+                message = f"certificate for {chain.names[0]}: OpenSSL does not load it: {reason}"
+                refused[chain] = Problem(chain.files[0], message)
             yield
-            self._publish((yield from NameMap.in_steps(chains, self._default, now)))
+        if not refused:
+            return found
+        return found._replace(
+            chains=tuple(chain for chain in found.chains if chain not in refused),
+            problems=tuple(sorted({*found.problems, *refused.values()})),
+            broken=found.broken.union(*(chain.files for chain in refused)),
+        )
 
     def _read(self, survey: Survey, now: datetime) -> Generator[None, None, bool]:
         """Read what the survey shows as changed; True if any bytes did."""
@@ -230,17 +276,9 @@ class CertificateFolder:
         self._known = known
         return changed
 
-    def _told(self, chains: Collection[Chain], problems: tuple[Problem, ...]) -> bool:
-        """Log what is newly wrong; True if chains or problems are others than before."""
-        for problem in sorted(set(problems).difference(self.problems)):
-            self.log.warn("certificates: {file}: {text}", file=problem.file, text=problem.message)
-        before = [(chain, chain.files) for chain in self.names.chains]
-        same = problems == self.problems and before == [(chain, chain.files) for chain in chains]
-        self.problems = problems
-        return not same
-
     def _publish(self, names: NameMap) -> None:
         self.names = names
+        self._telling.counts.changes += 1
         self.log.info(
             "certificates: {names} names from {chains} certificates in {folder}",
             names=len(names.by_name),
@@ -248,15 +286,3 @@ class CertificateFolder:
             folder=str(self._folder),
         )
         self._on_change(names, self.problems)
-
-
-def _stays(chains: Iterable[Chain], present: Collection[str]) -> Iterable[Problem]:
-    """Tell for each chain that was kept that it was."""
-    for chain in chains:
-        file = next((file for file in chain.files if file in present), chain.files[0])
-        name = chain.names[0]
-        yield Problem(
-            file,
-            f"the certificate for {name} that was read before stays in use, "
-            f"until it expires on {chain.not_after:%Y-%m-%d %H:%M} UTC",
-        )

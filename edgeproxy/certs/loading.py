@@ -27,6 +27,15 @@ def load(context: SSL.Context, chain: Chain) -> None:
     context.check_privatekey()
 
 
+def refusal(chain: Chain) -> str | None:
+    """Try a chain in a context of its own (0.3 ms): why OpenSSL refuses it, or None."""
+    try:
+        load(SSL.Context(SSL.TLS_SERVER_METHOD), chain)
+    except (SSL.Error, ValueError, OSError) as error:
+        return openssl_words(error)
+    return None
+
+
 @contextlib.contextmanager
 def as_file(data: bytes) -> Iterator[str]:
     """Give a path under which the bytes can be read: in memory where Linux allows it."""

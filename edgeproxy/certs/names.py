@@ -111,6 +111,11 @@ class NameMap:
         """The entries by name, wildcards as `*.example.com`."""
         return self._by_name
 
+    def answered(self, chain: Chain) -> list[str]:
+        """Return the names of a chain for which it answers, to clients that can take its key."""
+        found = ((name, self._by_name.get(name)) for name in chain.names)
+        return [name for name, entry in found if entry is not None and chain in entry.chains]
+
     def choose(self, name: str | None) -> Entry | None:
         """Return the entry for a name in any spelling (None: no SNI), or None to refuse."""
         if name is not None:
@@ -144,7 +149,7 @@ class NameMap:
             rule, entry = "default", self.default
         patterns = () if normal is None else (normal, parent_pattern(normal))
         candidates = tuple(
-            Candidate(chain, pattern, self._verdict(chain, entry))
+            Candidate(chain, pattern, self._verdict(chain, pattern, entry))
             for pattern in patterns
             if pattern is not None
             for chain in self.chains
@@ -152,12 +157,14 @@ class NameMap:
         )
         return Choice(normal, rule, entry, candidates)
 
-    def _verdict(self, chain: Chain, entry: Entry | None) -> str:
+    def _verdict(self, chain: Chain, pattern: str, entry: Entry | None) -> str:
         if entry is not None and chain in entry.chains:
             return "answers"
         if not chain.valid(self.made):
             return "expired" if self.made > chain.not_after else "not yet valid"
-        return "another lasts longer or is more specific"
+        if self._by_name.get(pattern) is not entry:
+            return "the exact name goes before a wildcard"
+        return f"another {chain.key_type} certificate lasts longer"
 
 
 _Best = dict[str, dict[str, Chain]]

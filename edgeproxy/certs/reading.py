@@ -30,6 +30,8 @@ class Survey:
     """What stands in a folder. Files are named relative to it, with `/`."""
 
     files: dict[str, Signature] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    """Permission bits of `files`, of what a link leads to."""
     problems: list[Problem] = field(default_factory=list)
     present: set[str] = field(default_factory=set)
     """Files that are there, be they readable or not."""
@@ -101,6 +103,7 @@ def _look_at(entry: os.DirEntry[str], parent: str, survey: Survey, subfolders: l
             survey.problems.append(Problem(name, message))
         else:
             survey.files[name] = _signature(status)
+            survey.modes[name] = stat.S_IMODE(status.st_mode)
 
 
 def read_file(path: str) -> tuple[Signature, bytes]:

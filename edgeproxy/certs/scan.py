@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from edgeproxy.certs.certificate import Certificate
+from edgeproxy.certs.hostname import parent_pattern
 from edgeproxy.certs.pem import Content, Key, read_content
 
 MAX_CHAIN = 10
@@ -25,6 +26,8 @@ class Problem(NamedTuple):
 
     file: str
     message: str
+    error: bool = False
+    """Clients are turned away because of it, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Scan(NamedTuple):
     problems: tuple[Problem, ...]
     broken: frozenset[str] = frozenset()
     """The files with something in them that ought to be served and is not."""
+    key_files: tuple[str, ...] = ()
+    """The files with a private key in them, be it used or not."""
 
 
 Memory = MutableMapping[bytes, Content]
@@ -120,7 +125,8 @@ def scan_in_steps(
         yield
     problems = {*wrong, *_incomplete(chains), *_out_of_date(chains, now)}
     broken = frozenset(problem.file for problem in wrong)
-    return Scan(tuple(chains), tuple(sorted(problems)), broken)
+    key_files = tuple(file for file, content in contents.items() if content.keys)
+    return Scan(tuple(chains), tuple(sorted(problems)), broken, key_files)
 
 
 class _Pool:
@@ -196,13 +202,13 @@ def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
     """
     covered = {name for chain in chains if chain.valid(now) for name in chain.names}
     for chain in chains:
-        if chain.valid(now) or covered.issuperset(chain.names):
+        if chain.valid(now) or all(covered & {n, parent_pattern(n)} for n in chain.names):
             continue
         if now > chain.not_after:
             state = f"expired on {chain.not_after:%Y-%m-%d %H:%M} UTC"
         else:
             state = f"is not valid before {chain.not_before:%Y-%m-%d %H:%M} UTC"
-        yield Problem(chain.files[0], f"certificate for {chain.names[0]} {state}")
+        yield Problem(chain.files[0], f"certificate for {chain.names[0]} {state}", error=True)
 
 
 def _issuers(

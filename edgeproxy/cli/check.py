@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from edgeproxy.cli.certs import take_stock
 from edgeproxy.cli.options import config_option, json_option, setting, the_file
 from edgeproxy.cli.output import as_json, counted, example, progress, shown_path, warn
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.config import Config, Problem
-
-T = TypeVar("T")
 
 
 class Findings(NamedTuple):
@@ -91,10 +89,11 @@ def examine(file: Path) -> Findings:
         certs, keys = config.certs.folder, config.keys
         problems += _resources(config)
     default = None if config is None else config.certs.default
-    names, wrong = _certificates(certs, default)
+    names, wrong, warnings = _certificates(certs, default)
     problems += wrong
-    count, wrong, warnings = _keys(keys, needed=config is not None and _wants_keys(config))
+    count, wrong, strange = _keys(keys, needed=config is not None and _wants_keys(config))
     problems += wrong
+    warnings += strange
     if config is not None:
         problems += _trust(config)
         warnings += _open(config)
@@ -104,48 +103,28 @@ def examine(file: Path) -> Findings:
     return Findings(config, names, count, problems, warnings)
 
 
-def _certificates(folder: Path, default: str | None) -> tuple[NameMap, list[Problem]]:
-    from edgeproxy.certs.contexts import ServerTLS
-    from edgeproxy.certs.folder import read_folder
+def _certificates(folder: Path, default: str | None) -> tuple[NameMap, list[Problem], list[str]]:
+    """What is in the folder, what is wrong with it, and what is not wrong yet."""
     from edgeproxy.certs.names import NameMap
-    from edgeproxy.certs.reading import survey_in_steps
-    from edgeproxy.certs.scan import scan_in_steps
     from edgeproxy.config import Problem
 
-    now = datetime.now(UTC)
     if not folder.is_dir():
         message = "there is no such folder; `edgeproxy init` makes one"
-        return NameMap((), None, now), [Problem(shown_path(folder), 1, 1, message)]
-    with progress("certificates") as step:
-        survey = _finished(survey_in_steps(folder), step)
-        found = _finished(scan_in_steps(read_folder(folder), now), step)
-    names = NameMap(found.chains, default, now)
-    wrong = {*found.problems, *survey.problems}
-    problems = [Problem(_within(folder, each.file), 1, 1, each.message) for each in sorted(wrong)]
-    for chain, reason in ServerTLS(names).rejected:
-        place = _within(folder, chain.files[0])
-        problems.append(Problem(place, 1, 1, f"OpenSSL does not load it: {reason}"))
+        nothing = NameMap((), None, datetime.now(UTC))
+        return nothing, [Problem(shown_path(folder), 1, 1, message)], []
+    names, _, wrong, advice = take_stock(folder, default)
+    problems = [Problem(_within(folder, each.file), 1, 1, each.message) for each in wrong]
     if not names.entries:
         message = "no usable certificate with its key; put both there"
         problems.append(Problem(shown_path(folder), 1, 1, message))
     if default is not None and names.default is None:
         message = f"no certificate here is for {default}, which `certs: default:` names"
         problems.append(Problem(shown_path(folder), 1, 1, message))
-    return names, problems
+    return names, problems, [f"{_within(folder, each.file)}: {each.message}" for each in advice]
 
 
 def _within(folder: Path, file: str) -> str:
     return shown_path(folder / file)  # one that is absolute already stays so
-
-
-def _finished(steps: Generator[None, None, T], step: Callable[[], None]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        step()
 
 
 def _keys(path: Path, *, needed: bool) -> tuple[int, list[Problem], list[str]]:

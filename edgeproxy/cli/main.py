@@ -17,7 +17,7 @@ COMMANDS = {
     "check": "check",
     "keys": "keys",
     "routes": "listing",
-    "certs": "listing",
+    "certs": "certs",
     "status": "process",
     "reload": "process",
     "drain": "process",

@@ -102,7 +102,7 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
         click.echo(f"{click.style(f'{name:<13}', bold=True)} {value}")
     for route in found["open_routes"]:
         warn(f"open to everyone: {route}")
-    for problem in found["certificates"]["problems"]:
+    for problem in found["certificates"]["problems"] + found["certificates"]["warnings"]:
         warn(f"certificates: {problem}")
     if found["client_certificates"]["trouble"]:
         warn(found["client_certificates"]["trouble"])
@@ -128,7 +128,8 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     certificates = found["certificates"]
     expiry = certificates["next_expiry"]
     until = f", the next expires on {expiry[:10]}" if expiry else ""
-    yield "certificates", f"for {counted(certificates['names'], 'name')}{until}"
+    changes = counted(counters["certificates"]["changes"] - 1, "change")
+    yield "certificates", f"for {counted(certificates['names'], 'name')}{until}, {changes}"
     asking = found["client_certificates"]["names"]
     if asking:
         yield "client certificates", ", ".join(f"{host}: {by}" for host, by in asking.items())

@@ -48,8 +48,14 @@ def status(gateway: Gateway) -> dict[str, Any]:
         },
         "tunnels": sum(isinstance(each, Tunnel) for each in gateway.deadlines.waiting),
         "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
-        "counters": gateway.counters.as_dict(),
+        "counters": counters(gateway),
     }
+
+
+def counters(gateway: Gateway) -> dict[str, Any]:
+    """What the control socket's `counters` answers: all since the start of the process."""
+    certificates = gateway.certificate_counts.as_dict()
+    return {**gateway.counters.as_dict(), "certificates": certificates}
 
 
 def summary(gateway: Gateway) -> str:
@@ -77,11 +83,14 @@ def _listener(listening: Listening) -> dict[str, Any]:
 
 def _certificates(gateway: Gateway) -> dict[str, Any]:
     names = gateway.tls.names
+    rejected = gateway.tls.rejected
     ends = [chain.not_after for entry in names.entries for chain in entry.chains]
     return {
         "names": len(names.by_name),
         "next_expiry": min(ends).isoformat() if ends else None,
-        "problems": [f"{each.file}: {each.message}" for each in gateway.problems],
+        "problems": [f"{each.file}: {each.message}" for each in gateway.folder.problems]
+        + [f"{chain.files[0]}: OpenSSL does not load it: {why}" for chain, why in rejected],
+        "warnings": [f"{each.file}: {each.message}" for each in gateway.folder.warnings],
     }
 
 
