@@ -7,6 +7,8 @@ import http.client
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -56,6 +58,18 @@ class CPU:
     def used(self) -> float:
         fields = self._stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
+
+
+def served(port: int, name: str) -> str:
+    """The SHA-256 of the certificate that a new connection gets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        return hashlib.sha256(connection.getpeercert(True) or b"").hexdigest()
 
 
 class Curled(NamedTuple):

@@ -15,8 +15,6 @@ import json
 import re
 import shutil
 import signal
-import socket
-import ssl
 import statistics
 import subprocess
 import time
@@ -29,7 +27,7 @@ from typing import Any
 import pytest
 from certs_support import Issued, intermediate, issue, key
 from cli_support import call
-from real_support import Start
+from real_support import Start, served
 from running_support import Nginx, RunningGateway, wait_for
 
 ROUNDS = 50
@@ -119,6 +117,14 @@ def nonsense(folder: Path, number: int, bystander: Issued) -> None:
         (folder / name).chmod(0o600)
 
 
+def halfway(renewed: Path, rewritten: Path, one: Issued) -> None:
+    """Two renewals that stop in the middle: a key without its chain, half of a chain."""
+    (renewed / ".new").write_bytes(one.key)
+    (renewed / ".new").chmod(0o600)
+    (renewed / ".new").replace(renewed / "privkey.pem")
+    (rewritten / "site.cer").write_bytes(one.full[: len(one.pem) // 2])
+
+
 def _issued(name: str, number: int, end: datetime | None = None) -> Issued:
     """Each lasts longer than all with a lower number."""
     return issue(
@@ -134,10 +140,8 @@ def _issued(name: str, number: int, end: datetime | None = None) -> Issued:
 
 
 @contextmanager
-def wrk(gateway: RunningGateway, folder: Path, *options: str) -> Iterator[dict[str, int]]:
+def wrk(gateway: RunningGateway, script: Path, *options: str) -> Iterator[dict[str, int]]:
     """wrk for as long as the block lasts; then the mapping holds what it counted."""
-    script = folder / "done.lua"
-    script.write_text(_WRK)
     header = f"X-API-Key: {gateway.development.credential}"
     command = ["wrk", "-t1", "-d120", "--timeout", "10s", "-s", str(script), "-H", header, *options]
     child = subprocess.Popen(
@@ -161,18 +165,6 @@ def wrk(gateway: RunningGateway, folder: Path, *options: str) -> Iterator[dict[s
         child.wait()
 
 
-def served(port: int, name: str) -> str:
-    """The SHA-256 of the certificate that a new connection gets."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=name) as connection,
-    ):
-        return hashlib.sha256(connection.getpeercert(True) or b"").hexdigest()
-
-
 def named(config: Path, name: str) -> str:
     """The SHA-256 of the certificate that `edgeproxy certs --for` names."""
     result = call("certs", "--for", name, "--json", "--config", config)
@@ -187,6 +179,8 @@ def named(config: Path, name: str) -> str:
 def test_renewals_under_load_lose_nothing(
     gateway: Start, nginx: Callable[..., Nginx], tmp_path: Path
 ) -> None:
+    script = tmp_path / "done.lua"
+    script.write_text(_WRK)
     origin = nginx()
     (origin.folder / "html" / "small").write_text("x" * 1024)
     folders = {layout: tmp_path / "le" / f"{layout.__name__}.test" for layout in LAYOUTS}
@@ -200,10 +194,11 @@ def test_renewals_under_load_lose_nothing(
         number += 1
     running = gateway({"upstreams": {"o": origin.url}, "routes": {"*": {"/": "o"}}})
     took: list[float] = []
+    told = 0
     began = time.monotonic()
     with (
-        wrk(running, tmp_path, "-c16") as lasting,
-        wrk(running, tmp_path, "-c2", "-H", "Connection: close") as fresh,
+        wrk(running, script, "-c16") as lasting,
+        wrk(running, script, "-c2", "-H", "Connection: close") as fresh,
     ):
         for turn in range(ROUNDS):
             # Another certificate is the one that lasts longest each time.
@@ -222,6 +217,13 @@ def test_renewals_under_load_lose_nothing(
             for name in (SHARED, *(folder.name for folder in folders.values())):
                 assert served(running.port, name) == named(running.config, name), (turn, name)
             nonsense(certs / "nonsense", turn, new[order[0]])
+            if turn % 5 == 0:
+                kept = [folders[renamed], folders[rewritten]]
+                before = [served(running.port, folder.name) for folder in kept]
+                halfway(*kept, _issued("nobody.test", 10_000 + turn))
+                wait_for(lambda: running.child.said().count("stays in use") > told + 1)  # noqa: B023
+                told = running.child.said().count("stays in use")
+                assert [served(running.port, folder.name) for folder in kept] == before
     took.sort()
     print(
         f"{ROUNDS} renewals of {len(LAYOUTS)} certificates in {time.monotonic() - began:.0f} s; "

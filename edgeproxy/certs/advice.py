@@ -5,7 +5,7 @@ None of it keeps a certificate from being served.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -56,21 +56,22 @@ def _moment(chain: Chain, part: int) -> datetime:
     return chain.not_after - life / part
 
 
-def in_use(names: NameMap) -> Iterator[Chain]:
-    """Yield each chain that answers for some name, once: what a renewal left behind may age."""
-    yield from dict.fromkeys(chain for entry in names.entries for chain in entry.chains)
-
-
 def aging(
     names: NameMap, now: datetime
 ) -> Generator[None, None, tuple[list[Aging], datetime | None]]:
     """Return the certificates in use that have a fifth or less of their life left, and when that
-    will be another list (None for never). Yields every few milliseconds."""
+    will be another list (None for never). Yields every few milliseconds.
+
+    In use is what answers for some name: what a renewal left behind may grow old."""
     found: list[Aging] = []
     following: datetime | None = None
-    for number, chain in enumerate(in_use(names)):
+    seen: set[str] = set()
+    for number, chain in enumerate(chain for entry in names.entries for chain in entry.chains):
         if number % _CHUNK == 0:
             yield
+        if chain.fingerprint in seen:
+            continue
+        seen.add(chain.fingerprint)
         part = part_left(chain, now)
         if part is not None:
             found.append(Aging(chain, part))

@@ -41,6 +41,9 @@ class Certificate:
     """It carries the address from which its issuer's certificate can be fetched."""
     weakness: str | None = field(compare=False)
     """Why clients and OpenSSL's security level 2 would refuse it, if they would."""
+    signers: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
+    """By fingerprint, who was found to have signed it, and who not: a signature costs 0.1 ms, and
+    thousands of certificates are looked at again when one of them changes."""
 
     @property
     def self_signed(self) -> bool:
@@ -53,6 +56,12 @@ class Certificate:
 
     def issued(self, other: Certificate) -> bool:
         """Say whether this certificate's key signed the other one, and the names agree."""
+        known = other.signers.get(self.fingerprint)
+        if known is None:
+            known = other.signers[self.fingerprint] = self._signed(other)
+        return known
+
+    def _signed(self, other: Certificate) -> bool:
         try:
             other.parsed.verify_directly_issued_by(self.parsed)
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

@@ -235,10 +235,13 @@ class CertificateFolder:
     def _loadable(self, found: Scan) -> Generator[None, None, Scan]:
         """Try what is new in OpenSSL, which refuses more than we do: the old then stays. At the
         start there is nothing to lose, and whoever builds the contexts finds out."""
-        known = set(self.names.chains)
+        yield
+        known = {chain.fingerprint: chain for chain in self.names.chains}
         refused: dict[Chain, Problem] = {}
-        for chain in found.chains:
-            if chain in known:
+        for number, chain in enumerate(found.chains):
+            if number % 1000 == 0:
+                yield
+            if chain == known.get(chain.fingerprint):
                 continue
             reason = refusal(chain)
             if reason is not None:

@@ -74,7 +74,7 @@ class NameMap:
         chains: Iterable[Chain],
         default: str | None,
         now: datetime,
-        chosen: Mapping[str, Entry] | None = None,
+        chosen: _Chosen | None = None,
     ) -> None:
         """Choose among `chains`; `default` is a name whose entry answers where no name matches.
 
@@ -87,8 +87,8 @@ class NameMap:
         """The next moment when the same chains would give another map; None for never."""
         if chosen is None:
             chosen = run(_choose(self.chains, now))
-        self._by_name: Mapping[str, Entry] = MappingProxyType(chosen)
-        self.entries: tuple[Entry, ...] = tuple(dict.fromkeys(self._by_name.values()))
+        self._by_name: Mapping[str, Entry] = MappingProxyType(chosen.by_name)
+        self.entries: tuple[Entry, ...] = chosen.entries
         """Each distinct entry once."""
         self.default_name: str | None = default
         self.default: Entry | None = None if default is None else self._find(default)[1]
@@ -101,6 +101,7 @@ class NameMap:
         """Do the work of the constructor, yielding every few milliseconds."""
         chains = tuple(chains)
         chosen = yield from _choose(chains, now)
+        yield
         return cls(chains, default, now, chosen)
 
     def __repr__(self) -> str:
@@ -171,7 +172,12 @@ _Best = dict[str, dict[str, Chain]]
 _CHUNK = 500  # names or chains for which the work below takes a millisecond or two
 
 
-def _choose(chains: Iterable[Chain], now: datetime) -> Generator[None, None, dict[str, Entry]]:
+class _Chosen(NamedTuple):
+    by_name: dict[str, Entry]
+    entries: tuple[Entry, ...]
+
+
+def _choose(chains: Iterable[Chain], now: datetime) -> Generator[None, None, _Chosen]:
     """Return the entry for each name; equal entries are one object."""
     valid: _Best = {}
     invalid: _Best = {}
@@ -195,7 +201,7 @@ def _choose(chains: Iterable[Chain], now: datetime) -> Generator[None, None, dic
         chosen[name] = shared.setdefault(entry, entry)
         if number % _CHUNK == 0:
             yield
-    return chosen
+    return _Chosen(chosen, tuple(shared))
 
 
 def _wildcard_over(name: str) -> str | None:

@@ -114,6 +114,7 @@ def scan_in_steps(
             yield
     wrong = [Problem(f, message) for f, c in contents.items() for message in c.problems]
     wrong.extend(pool.lonely_keys())
+    yield
     chains: list[Chain] = []
     for leaf, places in pool.certificates.values():
         reason = pool.reason_against(leaf)
@@ -123,7 +124,9 @@ def scan_in_steps(
         elif not leaf.is_authority:
             wrong.extend(Problem(f, f"certificate for {leaf.label}: {reason}") for f in places)
         yield
-    problems = {*wrong, *_incomplete(chains), *_out_of_date(chains, now)}
+    old = list(_out_of_date(chains, now))
+    yield
+    problems = {*wrong, *_incomplete(chains), *old}
     broken = frozenset(problem.file for problem in wrong)
     key_files = tuple(file for file, content in contents.items() if content.keys)
     return Scan(tuple(chains), tuple(sorted(problems)), broken, key_files)
