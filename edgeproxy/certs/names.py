@@ -120,7 +120,10 @@ class NameMap:
     def choose(self, name: str | None) -> Entry | None:
         """Return the entry for a name in any spelling (None: no SNI), or None to refuse."""
         if name is not None:
-            entry = self._by_name.get(name) or self._find(name)[1]
+            entry = self._by_name.get(name)
+            # Mostly the name comes as we spell it. An asterisk is a letter of no name.
+            if entry is None or name[0] == "*":
+                entry = self._find(name)[1]
             if entry is not None:
                 return entry
         return self.default
