@@ -11,9 +11,11 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import peers_support
 import pytest
 from real_support import Memory, Start
 from running_support import DEADLINE, RunningGateway, free_port, wait_for
@@ -137,7 +139,8 @@ def test_a_talk_of_many_frames(gateway: Start) -> None:
 class Origin:
     """A service that agrees to everything, in a thread; ``ends`` are its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listening.getsockname()[1]
         self.ends: list[socket.socket] = []
@@ -150,6 +153,8 @@ class Origin:
             except OSError:
                 return
             sock.settimeout(DEADLINE)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
             data = b""
             while not data.endswith(b"\r\n\r\n"):
                 data += sock.recv(65536)
@@ -260,6 +265,38 @@ def test_each_direction_ends_by_itself(gateway: Start, origin: Origin) -> None:
     assert got == back
     (line,) = wait_for(lambda: log(running))
     assert (line["outcome"], line["received"], line["sent"]) == ("ok", size, size)
+
+
+def test_a_service_behind_tls(gateway: Start, tmp_path: Path) -> None:
+    """Both ends know close_notify: each direction ends by itself there too, and a break shows."""
+    authority = peers_support.authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    certificate = peers_support.certificate(["localhost"], authority)
+    context = peers_support.server_context(tmp_path, certificate)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    origin = Origin(context)
+    config = configuration(origin.port, tls={"ca": str(tmp_path / "ca.pem")})
+    config["upstreams"]["chat"]["targets"] = f"https://localhost:{origin.port}"
+    running = gateway(config)
+    sock = opened(running, strict(running))
+    end = wait_for(lambda: origin.ends)[0]
+    assert isinstance(end, ssl.SSLSocket)
+    sock.sendall(b"there")
+    assert end.recv(100) == b"there"
+    unwrapping = threading.Thread(target=end.unwrap)
+    unwrapping.start()
+    assert sock.recv(100) == b""
+    sock.unwrap().close()
+    unwrapping.join(DEADLINE)
+
+    second = opened(running, strict(running))
+    second.shutdown(socket.SHUT_RDWR)  # without close_notify
+    with pytest.raises(ssl.SSLError):
+        wait_for(lambda: origin.ends[1:])[0].recv(1)
+    found = wait_for(lambda: log(running)[1:] and log(running))
+    assert [line["outcome"] for line in found] == ["ok", "client_gone"]
+    assert found[0]["received"] == len(b"there")
+    origin.close()
 
 
 def reset(sock: socket.socket) -> None:

@@ -223,8 +223,9 @@ class ClientTLSStream(TLSStream):
         return not self.disconnected and not self.arrived and self.read() is None
 
     def abort(self) -> None:
-        # An unused connection is ended in order, for services that log it otherwise.
-        if not self.disconnected and not self.backlog:
+        # An unused connection is ended in order, for services that log it otherwise; a tunnel that
+        # broke off is not, since only its framing would tell.
+        if self.tunnel is None and not self.disconnected and not self.backlog:
             self._say_goodbye()
         super().abort()
 
