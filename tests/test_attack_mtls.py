@@ -7,13 +7,18 @@ a certificate only by a good one of that very name's CA, shown on a connection t
 
 from __future__ import annotations
 
+import re
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from certs_support import Issued
-from clients_support import DAY, LATE, REAL, SERVER, Shop, issue
+from certs_support import TLS12, Issued, client_context, handshake, pump, read
+from clients_support import DAY, FAKE, LATE, REAL, SERVER, Shop, issue
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 
 from edgeproxy.certs.clients import Policies
 from edgeproxy.config import parse
@@ -130,13 +135,14 @@ SHOWN: dict[str, Show] = {
     "not yet valid": lambda shop: shop.person(start=REAL + DAY, end=LATE),
     "for servers": lambda shop: shop.person(usage=SERVER),
     "one issued by a person": lambda shop: shop.person("mallory", shop.person(), number=11),
-    "under too many CAs": lambda shop: shop.person(issuer=deep(shop)),
+    "under a CA without a list": lambda shop: shop.person(issuer=deep(shop.staff, 1)),
+    "under four CAs of the partners'": lambda shop: shop.person(issuer=deep(shop.partner, 4)),
+    "under five CAs of the partners'": lambda shop: shop.person(issuer=deep(shop.partner, 5)),
 }
 
 
-def deep(shop: Shop) -> Issued:
-    above = shop.staff
-    for number in range(6):
+def deep(above: Issued, count: int) -> Issued:
+    for number in range(count):
         above = issue(f"CA {number}", above, number=20 + number, ca=True)
     return above
 
@@ -146,6 +152,8 @@ MATRIX: dict[tuple[str, str, str], int | str] = {
     ("staff", "staff", "the right one"): 200,
     ("maybe", "maybe", "the right one"): 200,
     ("partner", "partner", "the partners'"): 200,
+    ("partner", "partner", "under four CAs of the partners'"): 200,
+    ("partner", "partner", "under five CAs of the partners'"): "alert",
     ("open", "open", "nothing"): 200,
     ("open", "open", "the right one"): 200,  # nobody asks for it, so it is not sent
     ("maybe", "maybe", "nothing"): 401,
@@ -296,6 +304,81 @@ def test_a_session_that_was_resumed_all_the_same(
     assert ask(made, connect(made, context, "staff", client.session), "staff", "/open") == 421
 
 
+# -- what the service is told --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forward", ["nothing", "certificate"])
+@pytest.mark.parametrize(("name", "shown"), [("open", False), ("staff", True), ("maybe", False)])
+def test_a_certificate_that_is_only_said(shop: Shop, forward: str, name: str, shown: bool) -> None:
+    """Client-Cert and identity of the client's own making, in every spelling, reach nobody."""
+    text = CONFIG.replace(
+        "staff.example.com: staff", f"""staff.example.com: {{ by: staff, forward: {forward} }}"""
+    )
+    gateway = start(shop, text)
+    alice = shop.person()
+    client = connect(gateway, shop.context(alice if shown else None), name)
+    said = "".join(
+        f"{field}: :c3Bvb2Y=:\r\n"
+        for field in ("Client-Cert", "client_cert", "CLIENT-CERT", "Client.Cert",
+                      "Client-Cert-Chain", "Client_Cert_Chain",
+                      "X-Consumer-Id", "X_Consumer_Name", "x-consumer-groups")
+    )  # fmt: skip
+    assert ask(gateway, client, name, "/" if name == "open" else "/open", said) == 200
+    got = gateway.service("shop").received
+    assert b"c3Bvb2Y" not in got
+    assert b"consumer" not in got.lower()  # nobody was asked who it is
+    told = re.findall(rb"Client-Cert: :([^:]+):\r\n", got)
+    if shown and forward == "certificate":
+        assert told == [b64encode(alice.certificate.public_bytes(Encoding.DER))]
+    else:
+        assert b"client" not in got.lower().replace(b"client.", b"")
+
+
+def test_who_may_do_what(shop: Shop) -> None:
+    """Groups of the certificate, scopes and plan of the table; a limit counts the holder."""
+    text = CONFIG.replace(
+        "principal: san:email }",
+        "principal: san:email, groups: ou, callers: { alice@example.com: { scopes: pay }, "
+        "bob@example.com: Bob } }",
+    ).replace(
+        "staff.example.com: { /: { to: shop, auth: staff },",
+        "staff.example.com: { /: { to: shop, auth: staff, limit: two }, "
+        "/ops: { to: shop, auth: staff, groups: ops }, "
+        "/pay: { to: shop, auth: staff, scopes: pay },",
+    )
+    gateway = start(shop, text + "limits: { two: 2/min }\n")
+    alice = connect(gateway, shop.context(shop.person(ou=["ops"])), "staff")
+    bob = connect(gateway, shop.context(shop.person("bob", number=12)), "staff")
+    carol = connect(gateway, shop.context(shop.person("carol", number=13)), "staff")
+    assert ask(gateway, alice, "staff", "/ops") == ask(gateway, alice, "staff", "/pay") == 200
+    assert ask(gateway, bob, "staff", "/ops") == ask(gateway, bob, "staff", "/pay") == 403
+    # Who names nobody is let in nowhere on a name that demands certificates.
+    assert ask(gateway, carol, "staff", "/open") == 401
+    assert gateway.finished[-1].reason == (
+        "client certificate: 'carol@example.com' is not among the callers"
+    )
+    again = connect(gateway, shop.context(shop.person(ou=["ops"])), "staff")
+    assert [ask(gateway, each, "staff") for each in (alice, again, alice, bob)] == [
+        200, 200, 429, 200,
+    ]  # fmt: skip
+    line = gateway.log[0]
+    assert (line["principal"], line["kind"]) == ("staff:alice@example.com", "client_certificate")
+
+
+def test_it_is_over_when_the_certificate_is(shop: Shop) -> None:
+    end = max(REAL, FAKE) + timedelta(minutes=1)
+    gateway = start(shop, CONFIG)
+    client = connect(gateway, shop.context(shop.person(end=end)), "maybe")
+    assert ask(gateway, client, "maybe") == 200
+    left = (end - FAKE).total_seconds()
+    while left > 0:  # or the connection would be closed for its silence
+        gateway.wait(min(left, 50))
+        left -= 50
+        ask(gateway, client, "maybe", "/open")
+    assert ask(gateway, client, "maybe") == 401
+    assert gateway.finished[-1].reason == "client certificate: it, or its list, has expired"
+
+
 # -- later in the connection ---------------------------------------------------------------------
 
 
@@ -307,6 +390,22 @@ def test_after_the_handshake(made: MemoryGateway, shop: Shop) -> None:
     assert ask(made, client, "open") == 200
     assert ask(made, client, "staff") == 421
     assert client.ending is Ending.ENDED
+
+
+def test_renegotiation(made: MemoryGateway, shop: Shop) -> None:
+    """TLS 1.2 could begin anew within the connection, and show a certificate then."""
+    met = handshake(made.gateway.tls.context, client_context(TLS12), b"open.example.com")
+    assert met.done
+    met.client.renegotiate()
+    with pytest.raises(SSL.Error):
+        for _ in range(3):
+            try:
+                met.client.do_handshake()
+            except SSL.WantReadError:
+                pump(met.client, met.server)
+                read(met.server)
+                pump(met.server, met.client)
+    assert met.server.total_renegotiations() == 0
 
 
 def test_a_certificate_and_a_key(made: MemoryGateway, shop: Shop) -> None:

@@ -46,6 +46,38 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_what_hosts_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        tmp_path,
+        upstreams={"app": "http://127.0.0.1:9001"},
+        auth={"staff": {"client_certificate": "ca.pem"}},
+        client_certificates={
+            "a.example.com": "staff",
+            "b.example.com": {"by": "staff", "required": False},
+        },
+        routes={
+            "a.example.com": {
+                "/1": {"to": "app", "auth": "none"},
+                "/2": {"to": "app", "auth": "staff"},
+                "/3": "app",
+            },
+            "b.example.com": {"/4": {"to": "app", "auth": ["staff", "api_key"]}},
+        },
+    )
+    monkeypatch.chdir(tmp_path)
+    lines = called("routes").splitlines()
+    for path, credentials in {
+        "/1": "OPEN + staff certificate",
+        "/2": "staff",
+        "/3": "api_key + staff certificate",
+        "/4": "staff, api_key",
+    }.items():
+        (line,) = (line for line in lines if f" {path} " in line)
+        assert f" {credentials}  " in line, line
+    asked = [route["client_certificate"] for route in json.loads(called("routes", "--json"))]
+    assert [each["required"] for each in asked] == [True, True, True, False]
+
+
 def _named(route: dict[str, object]) -> tuple[object, str]:
     methods = "|".join(route["methods"]) + " " if route["methods"] else ""  # type: ignore[arg-type]
     kind = "" if route["kind"] == "prefix" else f"{route['kind']}:"

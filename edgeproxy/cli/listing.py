@@ -9,6 +9,7 @@ import click
 
 from edgeproxy.cli.options import config_option, json_option, the_config
 from edgeproxy.cli.output import as_json, counted, example, shown_path, table, warn
+from edgeproxy.config.clientcerts import policy_of
 
 if TYPE_CHECKING:
     from edgeproxy.config import Config, Route
@@ -29,7 +30,7 @@ def routes(config: Path | None, json_: bool) -> None:
     loaded = the_config(config)
     ordered = in_order(loaded)
     if json_:
-        as_json([_route(number, route) for number, route in enumerate(ordered, 1)])
+        as_json([_route(number, route, loaded) for number, route in enumerate(ordered, 1)])
         return
     rows = [
         [
@@ -39,7 +40,7 @@ def routes(config: Path | None, json_: bool) -> None:
             ("" if route.kind == "prefix" else f"{route.kind}:") + route.path,
             ", ".join(f"{name}: {value}" for name, value in route.when.items()) or "-",
             _leads_to(route),
-            "OPEN" if route.open else ", ".join(route.auth),
+            _credentials(route, loaded),
             ", ".join(route.limit) or "-",
             f"{shown_path(route.file)}:{route.line}",
         ]
@@ -67,7 +68,16 @@ def _leads_to(route: Route) -> str:
     return f"{end} (websocket)" if route.websocket else end
 
 
-def _route(number: int, route: Route) -> dict[str, Any]:
+def _credentials(route: Route, config: Config) -> str:
+    """What a caller has to show; a certificate that its host demands counts on every route."""
+    shown = "OPEN" if route.open else ", ".join(route.auth)
+    asked = policy_of(route.host, config.client_certificates)
+    demanded = asked is not None and asked.required and route.auth != (asked.by,)
+    return f"{shown} + {asked.by} certificate" if asked is not None and demanded else shown
+
+
+def _route(number: int, route: Route, config: Config) -> dict[str, Any]:
+    asked = policy_of(route.host, config.client_certificates)
     return {
         "order": number,
         "host": route.host,
@@ -80,6 +90,7 @@ def _route(number: int, route: Route) -> dict[str, Any]:
         "websocket": route.websocket,
         "auth": list(route.auth),
         "open": route.open,
+        "client_certificate": None if asked is None else asked.model_dump(),
         "scopes": list(route.scopes),
         "groups": list(route.groups),
         "limit": list(route.limit),
