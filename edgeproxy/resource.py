@@ -191,6 +191,10 @@ class ReverseProxyResource(Resource):
             or view.raw != raw
             or view.snapshot is not snapshot
             or view.names is not names
+            or (
+                view.standing is not None
+                and exchange.started + self._clock.epoch >= view.standing.until
+            )
         ):
             now = exchange.started + self._clock.epoch
             view = peer.host_view = HostView(raw or b"", peer, snapshot, names, now)
@@ -293,8 +297,6 @@ class ReverseProxyResource(Resource):
             principal = found.principal
             if principal is None:
                 raise _unauthorized(_INVALID, f"client certificate: {found.objection}")
-            if exchange.started + self._clock.epoch >= found.until:
-                raise _unauthorized(_INVALID, "client certificate: it, or its list, has expired")
             exchange.principal = principal
             _permit(route, principal)
         except GatewayError:

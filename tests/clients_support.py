@@ -111,6 +111,9 @@ class Shop:
         """The files that the configuration names; `revoked` by the staff's CA."""
         (self.folder / "staff-ca.pem").write_bytes(self.staff.pem)
         (self.folder / "partner-ca.pem").write_bytes(self.partner.pem)
+        self.write_list(*revoked)
+
+    def write_list(self, *revoked: Issued) -> None:
         (self.folder / "staff.crl").write_bytes(revoke(self.staff, *revoked))
 
     def person(self, cn: str = "alice", issuer: Issued | None = None, **options: Any) -> Issued:

@@ -325,8 +325,28 @@ def test_a_list_that_is_broken_changes_nothing(shop: Shop, config: Config, chang
     assert watched.look() == "" and len(watched.told) == 1
 
 
+def test_a_broken_file_keeps_nothing_else_back(shop: Shop, config: Config) -> None:
+    watched = Watched(config)
+    (shop.folder / "partner-ca.pem").write_bytes(b"nothing")
+    shop.write_list(shop.person())
+    assert "partner-ca.pem: no certificate" in watched.look()
+    (new,) = watched.told
+    assert new.by_host["a.example.com"] is not watched.policies.by_host["a.example.com"]
+    assert new.by_host["*"] is watched.policies.by_host["*"]
+
+
+def test_what_changed_while_it_was_read_is_seen(shop: Shop, config: Config) -> None:
+    read = policies(config)
+    shop.write(shop.person())
+    watched = Watched(config)
+    watched.watch.watch(config, read)
+    watched.look()
+    assert len(watched.told) == 1
+
+
 def test_a_list_that_gets_too_old_is_told(shop: Shop, config: Config) -> None:
     watched = Watched(config)
+    assert watched.look() == ""
     watched.now = LATE + DAY
     assert watched.look() == "the revocation list of staff is too old"
     watched.watch.stop()

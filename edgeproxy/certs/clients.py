@@ -25,6 +25,7 @@ from OpenSSL import SSL, crypto
 from twisted.logger import Logger
 
 from edgeproxy.certs.authority import Authority, der
+from edgeproxy.certs.certificate import first_line
 from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
 from edgeproxy.identity.clientcert import Holders, Unknown
 
@@ -156,7 +157,11 @@ class Handshake:
 
     def certified(self, connection: SSL.Connection) -> Certified | None:
         """What the client has shown, once the handshake is done; None for nothing."""
-        chain = connection.get_verified_chain(as_cryptography=True)
+        try:
+            chain = connection.get_verified_chain(as_cryptography=True)
+        except (ValueError, TypeError) as error:
+            self.failed("a client", f"its certificate cannot be read: {first_line(error)}")
+            return None
         return Certified(self.policy, tuple(chain)) if chain else None
 
     def failed(self, address: str, reason: str) -> None:
@@ -255,7 +260,10 @@ class WrongConnection(Exception):
 
 def _judged(policy: Policy, certified: Certified, now: datetime) -> Standing:
     authority, chain = policy.authority, certified.chain
-    objection = authority.objection(chain, now)
+    try:
+        objection = authority.objection(chain, now)
+    except ValueError as error:
+        objection = f"cannot be read: {first_line(error)}"
     if not objection and sum(len(der(each)) for each in chain[:-1]) > LARGEST:
         objection = f"more than {LARGEST} bytes of certificates"
     principal = None

@@ -9,7 +9,7 @@ nobody in.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,24 +41,43 @@ def read_policies(
     A policy that is what it was in ``before`` is the same object. With any problem the policies
     must not be used.
     """
-    problems: list[Problem] = []
-    old = before.by_host if before else {}
+    authorities, wrong = _authorities(config, now)
+    problems = [problem for each in wrong.values() for problem in each]
+    return _policies(config, authorities, before or Policies()), list(dict.fromkeys(problems))
+
+
+def _authorities(
+    config: Config, now: datetime
+) -> tuple[dict[str, Authority], dict[str, list[Problem]]]:
+    """What the files of each credential hold, and what is wrong with those that are not good."""
     authorities: dict[str, Authority] = {}
-    for name in dict.fromkeys(asked.by for asked in config.client_certificates.values()):
+    wrong: dict[str, list[Problem]] = {}
+    for name in _asked_for(config):
+        problems: list[Problem] = []
         credential = config.credentials[name]
         cas = _read(credential.client_certificate, problems)
         lists = _read(credential.crl, problems)
-        authorities[name], wrong = read_authority(cas, lists, now)
-        problems += wrong
+        authorities[name], found = read_authority(cas, lists, now)
+        if problems or found:
+            wrong[name] = problems + found
+    return authorities, wrong
+
+
+def _policies(config: Config, authorities: Mapping[str, Authority], before: Policies) -> Policies:
     made: dict[tuple[Any, ...], Policy] = {
-        (each.asked, each.authority, each.holders): each for each in old.values()
+        (each.asked, each.authority, each.holders): each for each in before.by_host.values()
     }
     found = {}
     for host, asked in config.client_certificates.items():
         holders = Holders(asked.by, config.credentials[asked.by])
         key = asked, authorities[asked.by], holders
         found[host] = made.setdefault(key, Policy(*key))
-    return Policies(found), list(dict.fromkeys(problems))
+    return Policies(found)
+
+
+def _asked_for(config: Config) -> Iterable[str]:
+    """The credentials that some name asks for."""
+    return dict.fromkeys(asked.by for asked in config.client_certificates.values())
 
 
 def _read(paths: Sequence[Path], problems: list[Problem]) -> list[tuple[str, bytes]]:
@@ -74,7 +93,7 @@ def _read(paths: Sequence[Path], problems: list[Problem]) -> list[tuple[str, byt
 def _seen(config: Config) -> tuple[tuple[int, int, int, int] | None, ...]:
     """What tells two states of the files apart."""
     seen: list[tuple[int, int, int, int] | None] = []
-    for name in dict.fromkeys(asked.by for asked in config.client_certificates.values()):
+    for name in _asked_for(config):
         credential = config.credentials[name]
         for path in (*credential.client_certificate, *credential.crl):
             try:
@@ -108,10 +127,13 @@ class TrustWatch:
         self.trouble = ""
 
     def watch(self, config: Config, policies: Policies) -> None:
-        """From now on the files of ``config``, from which ``policies`` were read just now."""
+        """From now on the files of ``config``, from which ``policies`` were read.
+
+        They are read again at the first look: one may have changed since.
+        """
         self._config = config
         self._policies = policies
-        self._known = _seen(config)
+        self._known = None
         self.trouble = ""
 
     def start(self) -> None:
@@ -137,12 +159,16 @@ class TrustWatch:
             self._tell_of_age()
 
     def _read(self) -> None:
-        policies, problems = read_policies(self._config, self._now(), self._policies)
+        """Take over what is good: a broken file keeps back nothing but its own credential."""
+        authorities, wrong = _authorities(self._config, self._now())
+        for each in self._policies.by_host.values():
+            if each.credential in wrong:
+                authorities[each.credential] = each.authority
+        problems = dict.fromkeys(problem for each in wrong.values() for problem in each)
+        self.trouble = "; ".join(f"{each.file}: {each.message}" for each in problems)
         if problems:
-            self.trouble = "; ".join(f"{each.file}: {each.message}" for each in problems)
             _log.error("{why}; the CAs and lists read before stay in use", why=self.trouble)
-            return
-        self.trouble = ""
+        policies = _policies(self._config, authorities, self._policies)
         if policies.by_host != self._policies.by_host:
             self._policies = policies
             _log.info("CAs and revocation lists of client certificates: read anew")
