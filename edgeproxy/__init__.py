@@ -8,6 +8,8 @@ has as many connections as it may. :mod:`edgeproxy.listening` puts an
 (:mod:`edgeproxy.transport.tls`). During the handshake :mod:`edgeproxy.certs.contexts` chooses the
 certificate by the name that the client asks for, from the map that :mod:`edgeproxy.certs.names`
 made of the folder's files; for a name that nobody serves the handshake is refused.
+Where the name asks for a client certificate (:mod:`edgeproxy.certs.clients`), OpenSSL verifies it
+by that name's own CAs, and :mod:`edgeproxy.identity.clientcert` says who its holder is.
 
 Bytes come. :mod:`edgeproxy.http1.grammar` reads a head off them, or refuses what is malformed or
 could be read in two ways; then nothing that follows on that connection is looked at any more. The

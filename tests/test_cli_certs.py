@@ -216,3 +216,21 @@ def test_keys_never_show(put: Put) -> None:
     secret = key_pem(key()).split()[4].decode()
     for options in ((), ("--json",), ("--for", "a.example"), ("--for", "a.example", "--json")):
         assert secret not in call("certs", *options).output
+
+
+def test_what_a_name_asks_of_its_clients(three: dict[str, Issued], tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        auth={"staff": {"client_certificate": "ca.pem"}},
+        client_certificates={
+            "api.example.com": "staff",
+            "*.example.com": {"by": "staff", "required": False},
+        },
+        routes={"*": {"/": {"page": True}}},
+    )
+    asked = "asks for:  a client certificate of staff, "
+    assert asked + "required" in called("certs", "--for", "API.example.com")
+    assert asked + "voluntary" in called("certs", "--for", "www.example.com")
+    assert "asks for" not in call("certs", "--for", "example.org").stdout
+    told = json.loads(called("certs", "--for", "api.example.com", "--json"))
+    assert told["client_certificate"]["by"] == "staff"

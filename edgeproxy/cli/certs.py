@@ -20,6 +20,7 @@ from edgeproxy.cli.output import (
     table,
     warn,
 )
+from edgeproxy.config.clientcerts import policy_of
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import Choice, NameMap
@@ -88,7 +89,8 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
     The exit status is 1 when a file is broken or clients are turned away; with --for, when a
     client that asks for NAME would not accept what it gets.
     """
-    settings = the_config(config).certs
+    loaded = the_config(config)
+    settings = loaded.certs
     if not settings.folder.is_dir():
         raise Failed(f"{shown_path(settings.folder)}: there is no such folder")
     stock = take_stock(settings.folder, settings.default)
@@ -96,10 +98,15 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
         _list(stock, settings.folder, json_)
         raise SystemExit(1 if stock.problems else 0)
     choice = stock.names.why(name)
+    asked = policy_of(choice.name or "*", loaded.client_certificates)
     if json_:
-        as_json(_choice(choice, stock.names.made))
+        shown = None if asked is None else asked.model_dump()
+        as_json({**_choice(choice, stock.names.made), "client_certificate": shown})
     else:
         _explain(choice, settings.folder, stock.names.made)
+        if asked is not None:
+            must = "required" if asked.required else "voluntary"
+            click.echo(f"asks for:  a client certificate of {asked.by}, {must}")
     raise SystemExit(0 if _accepted(choice, stock.names.made) else 1)
 
 
