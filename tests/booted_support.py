@@ -155,7 +155,7 @@ class Machine:
             "nsenter",
             f"--target={self._leader}",
             "--all",
-            "--wd=/",
+            "--wd",
             "env",
             "-i",
             *ENVIRONMENT,

@@ -54,7 +54,10 @@ def failed_at(error: OSError) -> Failed:
 
 def shown_path(path: str | Path) -> str:
     """A path as people would write it: relative where it lies below the current folder."""
-    whole, here = os.path.abspath(path), os.getcwd()
+    try:
+        whole, here = os.path.abspath(path), os.getcwd()
+    except FileNotFoundError:  # somebody has removed the current folder
+        return str(path)
     return os.path.relpath(whole, here) if whole.startswith(here.rstrip("/") + "/") else whole
 
 

@@ -164,7 +164,8 @@ class Http1Server:
         """The connection can carry requests; called at once where there is no TLS."""
         self.peer.tls, self.peer.sni, self.peer.certified = self.stream.tls()
         self.state = HEAD
-        self.deadline = self.now() + self.listener.timeouts.head
+        timeouts = self.listener.timeouts
+        self.deadline = self.now() + (timeouts.close if self.close_wanted else timeouts.head)
 
     def received(self, data: bytes) -> None:
         state = self.state
@@ -409,13 +410,15 @@ class Http1Server:
 
     def shut(self) -> None:
         """Drain: an idle connection ends now, another after its answer. It is not idle when its
-        next request has come and waits to be read."""
+        next request has come and waits to be read, nor while its first one is on its way: whoever
+        has just connected has `timeouts: close:` to say what for."""
         self.close_wanted = True
-        if self.state is HEAD and not self.buffer:
-            if self.stream.quiet():
-                self._close(linger=False)
-        elif self.state is SHAKING:
-            self.abort()
+        if self.buffer or self.state not in (SHAKING, HEAD):
+            return
+        if not self.requests:
+            self.deadline = min(self.deadline, self.now() + self.listener.timeouts.close)
+        elif self.stream.quiet():
+            self._close(linger=False)
 
     def cut(self) -> None:
         """The drain's time is over."""

@@ -364,7 +364,7 @@ def test_a_client_that_takes_nothing_of_small_answers(quick: Make) -> None:
 
 def test_draining(make: Make) -> None:
     gateway = make()
-    idle, busy, posting, fresh = (gateway.client() for _ in range(4))
+    idle, busy, posting, fresh, silent = (gateway.client() for _ in range(5))
     idle.send(get("/nothing"))
     busy.send(get())
     posting.send(get("/open", b"Content-Length: 4\r\n", "POST") + b"bo")
@@ -373,7 +373,9 @@ def test_draining(make: Make) -> None:
     gateway.gateway.drain().addCallback(done.append)
     gateway.reactor.settle()
     assert idle.ending is Ending.ENDED
-    assert fresh.ending is Ending.ENDED
+    assert fresh.ending is silent.ending is Ending.OPEN, "they have only just come"
+    fresh.send(get("/nothing"))
+    assert statuses(fresh) == [404] and fresh.ending is Ending.ENDED
     assert busy.ending is posting.ending is Ending.OPEN
     assert not done
     posting.send(b"dy")
@@ -383,8 +385,11 @@ def test_draining(make: Make) -> None:
         (found,) = client.answers()
         assert (found.status, found.field("connection")) == (200, "close")
         assert client.ending is Ending.ENDED
-    for client in gateway.clients:
+    for client in (idle, busy, posting, fresh):
         client.end()
+    gateway.wait(3)
+    assert silent.ending is Ending.ENDED
+    silent.end()
     gateway.wait(3)
     assert len(done) == 1
 
