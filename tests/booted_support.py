@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,12 +200,25 @@ class Machine:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _remove_cgroups()
         wait_for(self._removed, 30, "the container's files can be removed")
 
     def _removed(self) -> bool:
         assert str(self.root) not in Path("/proc/self/mounts").read_text()
         shutil.rmtree(self.root, ignore_errors=True)
         return not self.root.exists()
+
+
+def _remove_cgroups() -> None:
+    """systemd-nspawn leaves the two groups that it makes below ours, empty."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        name = controllers.removeprefix("name=")
+        for mount in (f"/sys/fs/cgroup/{name}", "/sys/fs/cgroup/unified"):
+            for own in ("payload", "supervisor"):
+                for folder, _, _ in os.walk(f"{mount}{path}/{own}", topdown=False):
+                    with suppress(OSError):  # not empty: somebody else's
+                        os.rmdir(folder)
 
 
 UP = ("running", "degraded")

@@ -106,7 +106,7 @@ def files(machine: Machine) -> set[str]:
     """Every file and folder in there that is no mount, no log of the system, and no data."""
     names = machine.sh(
         "find / -xdev \\( -path /var/log/journal -o -path /run -o -path /tmp -o -path /var/tmp "
-        "-o -path /var/lib/systemd -o -path /root/.cache -o -name __pycache__ \\) -prune "
+        "-o -path /srv/stage -o -path /var/lib/systemd -o -path /root/.cache -o -name __pycache__ \\) -prune "
         "-o -print"
     )
     return {name for name in names.splitlines() if not name.startswith(DATA)}
@@ -532,7 +532,8 @@ def test_the_hook_of_certbot(service: Installed) -> None:
     assert machine.run(hook).returncode != 0
     assert presented(service.port, name) == der
     machine.sh(
-        f"rm -r /etc/edgeproxy/certs/{name} /etc/edgeproxy/certs/nonexistent {live} {archive}"
+        f"rm -r /etc/edgeproxy/certs/{name} /etc/edgeproxy/certs/nonexistent "
+        "/etc/letsencrypt/live /etc/letsencrypt/archive"
     )
 
 
@@ -582,6 +583,7 @@ def test_for_a_package(installed: Installed) -> None:
     machine.sh(f"mv /opt/elsewhere {stage}/opt/elsewhere")
     machine.sh("cd /src && make uninstall DESTDIR=/srv/stage PREFIX=/opt/elsewhere")
     assert machine.sh(f"find {stage} -type f -o -type l") == ""
+    machine.sh(f"rm -r {stage}")
 
 
 @pytest.mark.parametrize("prefix", ["/", "/usr", "opt/x", "/opt/a b"])
