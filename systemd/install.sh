@@ -150,8 +150,8 @@ uninstall() {
         share/fish/vendor_completions.d share/fish; do
         rmdir "$local/$each" 2>/dev/null || true
     done
-    for each in renewal-hooks/deploy renewal-hooks .; do
-        rmdir "$etc/letsencrypt/$each" 2>/dev/null || true
+    for each in letsencrypt/renewal-hooks/deploy letsencrypt/renewal-hooks letsencrypt; do
+        rmdir "$etc/$each" 2>/dev/null || true
     done
     rm -rf "$venv"
     if booted; then

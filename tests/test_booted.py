@@ -106,8 +106,8 @@ def files(machine: Machine) -> set[str]:
     """Every file and folder in there that is no mount, no log of the system, and no data."""
     names = machine.sh(
         "find / -xdev \\( -path /var/log/journal -o -path /run -o -path /tmp -o -path /var/tmp "
-        "-o -path /srv/stage -o -path /var/lib/systemd -o -path /root/.cache -o -name __pycache__ \\) -prune "
-        "-o -print"
+        "-o -path /srv/stage -o -path /var/lib/systemd -o -path /root/.cache "
+        "-o -name __pycache__ \\) -prune -o -print"
     )
     return {name for name in names.splitlines() if not name.startswith(DATA)}
 
