@@ -3,16 +3,20 @@
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from statistics import median
 
 from OpenSSL import SSL
 
 from bench import job, load
 from bench.certificate import Certificate
+from bench.process import BenchError
 
 
-def system(certificate: Certificate, count: int = 300) -> tuple[str, float]:
-    """Version and CPU µs per full TLS 1.3 handshake of the library that Python's ssl is linked to.
+def system(
+    certificate: Certificate, count: int = 300, *, resumed: bool = False
+) -> tuple[str, float]:
+    """Version and CPU µs per TLS 1.3 handshake of the library that Python's ssl is linked to.
 
     On Debian that is the one nginx, HAProxy and wrk use too.
     """
@@ -26,10 +30,12 @@ def system(certificate: Certificate, count: int = 300) -> tuple[str, float]:
             lambda data: _swallow(incoming.write, data, server.do_handshake), outgoing.read
         )
 
-    return " ".join(ssl.OPENSSL_VERSION.split()[:2]), _median(once, count)
+    return " ".join(ssl.OPENSSL_VERSION.split()[:2]), _median(once, count, resumed)
 
 
-def wheel(certificate: Certificate, count: int = 300) -> tuple[str, float]:
+def wheel(
+    certificate: Certificate, count: int = 300, *, resumed: bool = False
+) -> tuple[str, float]:
     """The same for the library in pyOpenSSL's wheel, which edgeproxy and Twisted use."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.use_certificate_chain_file(str(certificate.chain))
@@ -44,16 +50,17 @@ def wheel(certificate: Certificate, count: int = 300) -> tuple[str, float]:
         )
 
     version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()
-    return " ".join(version.split()[:2]), _median(once, count)
+    return " ".join(version.split()[:2]), _median(once, count, resumed)
 
 
 class Client:
     """The other side, always Python's ssl, so that only the server's library differs."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> None:
+        self._resumes = session is not None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = load.client_context().wrap_bio(
-            self._incoming, self._outgoing, server_hostname=job.HOST
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=job.HOST, session=session
         )
 
     def shake(self, feed: Callable[[bytes], bool], answer: Callable[[], bytes]) -> float:
@@ -71,7 +78,15 @@ class Client:
             flight = answer()
             spent += time.thread_time() - begun
             self._incoming.write(flight)
+        if bool(self._tls.session_reused) != self._resumes:
+            raise BenchError("a bare handshake was not the kind that it should be")
         return spent
+
+    def session(self) -> ssl.SSLSession | None:
+        """What the tickets say that came behind the handshake."""
+        with suppress(ssl.SSLWantReadError):
+            self._tls.read(1)
+        return self._tls.session
 
 
 def _swallow(write: Callable[[bytes], object], data: bytes, step: Callable[[], object]) -> bool:
@@ -84,5 +99,16 @@ def _swallow(write: Callable[[bytes], object], data: bytes, step: Callable[[], o
     return True
 
 
-def _median(once: Callable[[Client], float], count: int) -> float:
-    return median(once(Client()) for _ in range(count)) * 1e6
+def _median(once: Callable[[Client], float], count: int, resumed: bool) -> float:
+    """Each of a new client; or resumed, each with the ticket of the one before."""
+    context = load.client_context()
+    session: ssl.SSLSession | None = None
+    costs: list[float] = []
+    for number in range(count + 1):
+        client = Client(context, session)
+        cost = once(client)
+        if number:  # the first is always a full one
+            costs.append(cost)
+        if resumed:
+            session = client.session()
+    return median(costs) * 1e6

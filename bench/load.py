@@ -108,42 +108,76 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-def connect(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
-    """A connection with a full handshake: no session is ever offered."""
+def connect(
+    context: ssl.SSLContext, port: int, session: ssl.SSLSession | None = None
+) -> ssl.SSLSocket:
+    """A connection with a full handshake, unless a session is given to be resumed."""
     plain = socket.create_connection(("127.0.0.1", port), timeout=20)
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return context.wrap_socket(plain, server_hostname=job.HOST)
+        return context.wrap_socket(plain, server_hostname=job.HOST, session=session)
     except BaseException:
         plain.close()
         raise
 
 
-def new_connections(port: int, requests: Sequence[bytes], seconds: float, at_once: int = 8) -> int:
+def new_connections(
+    port: int,
+    requests: Sequence[bytes],
+    seconds: float,
+    at_once: int = 8,
+    sessions: Sequence[ssl.SSLSession | None] = (None,) * 8,
+    context: ssl.SSLContext | None = None,
+) -> int:
     """Connections made in so many seconds, each with one request that asks for the close.
 
-    Raises BenchError unless each was a full TLS 1.3 handshake and each answer 200.
+    Each is a full handshake; or, with `sessions`, one for each of those `at_once`, a resumed one,
+    with the ticket that the one before was given (RFC 8446 appendix C.4: each is used once).
+    Raises BenchError if one was not, was not TLS 1.3, or was not answered by 200.
     """
-    context = client_context()
+    trusting = context or client_context()
     end = time.monotonic() + seconds
 
     def one_after_another(first: int) -> int:
         count = 0
+        session = sessions[first]
         while time.monotonic() < end:
             request = requests[(first + count * at_once) % len(requests)]
-            with connect(context, port) as connection:
-                if connection.session_reused or connection.version() != "TLSv1.3":
-                    raise BenchError("not a full TLS 1.3 handshake")
-                answer = ask(connection, request)
-                if answer.status != 200:
-                    raise BenchError(f"an answer is {answer.status}")
-                while connection.recv(65536):
-                    pass
+            with connect(trusting, port, session) as connection:
+                reused = bool(connection.session_reused)
+                if reused != (session is not None) or connection.version() != "TLSv1.3":
+                    raise BenchError(f"not TLS 1.3, or {'' if reused else 'not '}resumed")
+                last = _asked(connection, request)
+            session = session and last
             count += 1
         return count
 
     with ThreadPoolExecutor(at_once) as threads:
         return sum(threads.map(one_after_another, range(at_once)))
+
+
+def new_sessions(
+    port: int, requests: Sequence[bytes], context: ssl.SSLContext, count: int = 8
+) -> list[ssl.SSLSession]:
+    """Sessions of so many full handshakes, each to be resumed once. Raises BenchError."""
+    found: list[ssl.SSLSession] = []
+    for request in requests[:count]:
+        with connect(context, port) as connection:
+            found.append(_asked(connection, request))
+    return found
+
+
+def _asked(connection: ssl.SSLSocket, request: bytes) -> ssl.SSLSession:
+    """Ask once and read to the end: the session then holds the ticket that came behind."""
+    answer = ask(connection, request)
+    if answer.status != 200:
+        raise BenchError(f"an answer is {answer.status}")
+    while connection.recv(65536):
+        pass
+    session = connection.session
+    if session is None:
+        raise BenchError("there is no session")
+    return session
 
 
 def download(connection: ssl.SSLSocket, request: bytes) -> int:

@@ -65,6 +65,16 @@ def connections(bench: Bench, peer: Peer) -> float:
     return (cpu.seconds(peer.pid) - used) / done * 1e6
 
 
+def resumed(bench: Bench, peer: Peer) -> float:
+    """The same with a handshake that resumes a session of the connection before."""
+    heads = peer.setting.job.requests(connection="close", count=1000)
+    context = load.client_context()
+    sessions = load.new_sessions(peer.port, heads, context)
+    used = cpu.seconds(peer.pid)
+    done = load.new_connections(peer.port, heads, bench.seconds, sessions=sessions, context=context)
+    return (cpu.seconds(peer.pid) - used) / done * 1e6
+
+
 def idle(bench: Bench, peer: Peer) -> float:
     """KiB that a TLS connection costs which has done one request and now waits for the next.
 
@@ -122,6 +132,7 @@ ROWS: dict[str, Work] = {
     "requests": Work("HTTP/1.1 keep-alive, 32 connections", "CPU µs per request", requests),
     "http2": Work("HTTP/2, 8 connections x 16 streams, GET", "CPU µs per request", http2),
     "connections": Work("new TLS 1.3 connection and one request", "CPU µs", connections),
+    "resumed": Work("resumed TLS 1.3 connection and one request", "CPU µs", resumed),
     "idle": Work("idle connection", "KiB", idle),
     "download": Work("download of 100 MB", "CPU ms per MB", download),
     "scale": Work("keys and routes, edgeproxy only", "CPU µs per request", requests),

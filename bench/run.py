@@ -155,11 +155,14 @@ def _failure(what: str, peer: Peer, error: Exception) -> str:
 
 
 def _handshakes(result: Result, served: certificate.Certificate) -> None:
-    """The bare handshake of both libraries beside the row that is mostly made of it."""
+    """The bare handshake of both libraries beside the rows that are mostly made of it."""
     for row in result.rows:
-        if row.name == "connections":
-            for library, cost in (handshake.system(served), handshake.wheel(served)):
-                row.notes.append(f"bare handshake, server side, {library}: {cost:.0f} µs")
+        if row.name in ("connections", "resumed"):
+            again = row.name == "resumed"
+            what = "resumed handshake" if again else "bare handshake"
+            for measure in (handshake.system, handshake.wheel):
+                library, cost = measure(served, resumed=again)
+                row.notes.append(f"{what}, server side, {library}: {cost:.0f} µs")
 
 
 def _job() -> str:
