@@ -1,4 +1,4 @@
-"""The control socket: what `edgeproxy status`, `reload` and `drain` talk to.
+"""The control socket: what `edgeproxy status`, `upstreams`, `reload` and `drain` talk to.
 
 One JSON object a line, each way:
 
@@ -7,6 +7,10 @@ One JSON object a line, each way:
     {"command": "drain"}   ->  {"ok": true, "draining": true, …}, and at the end
                                {"ok": true, "drained": true, "cut": 0}
     {"command": "counters"} -> {"ok": true, "counters": {…}}
+    {"command": "upstreams"} -> {"ok": true, "upstreams": {NAME: [{"target": …, "state": …}]}}
+    {"command": "drain_target", "upstream": NAME, "target": URL or address, "force": false}
+    {"command": "resume_target", "upstream": NAME, "target": URL or address}
+                            -> {"ok": true, "targets": […]} or {"ok": false, "error": "…"}
 
 The socket file belongs to the user who runs the gateway, mode 0600 (0660 for its group, where the
 configuration says so) from its first moment.
@@ -19,10 +23,11 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -33,9 +38,10 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from edgeproxy.observe.status import counters, status
+from edgeproxy.observe.status import counters, status, target_status, upstreams
 from edgeproxy.starting import StartError
 from edgeproxy.transport.port import Port
+from edgeproxy.upstream.fleet import DrainError
 
 if TYPE_CHECKING:
     from edgeproxy.service import Gateway
@@ -49,7 +55,28 @@ _AT_ONCE = 8  # commands of one connection that wait for their answers
 _LINGER = 1.0  # seconds that the last answers have to leave when the process ends
 _PATH = 104  # bytes in the address of a socket, on the narrowest system (macOS)
 
-Command = Callable[["Gateway"], Any]
+
+class Command(NamedTuple):
+    """What runs, and what its arguments are: types by name. All but flags have to be there."""
+
+    run: Callable[..., Any]
+    takes: Mapping[str, type] = {}
+
+    def arguments(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Those of a command that was sent.
+
+        :raises ValueError: they are not what it takes; the text says what is.
+        """
+        given = {name: value for name, value in asked.items() if name != "command"}
+        takes = self.takes
+        missing = [n for n, kind in takes.items() if kind is not bool and n not in given]
+        if missing or any(type(value) is not takes.get(n) for n, value in given.items()):
+            wanted = ", ".join(f'"{n}": {_KINDS[kind]}' for n, kind in takes.items())
+            raise ValueError(f"the command takes {wanted or 'nothing'}")
+        return given
+
+
+_KINDS = {str: '"…"', bool: "true or false"}
 
 
 def _reload(gateway: Gateway) -> Deferred[dict[str, Any]]:
@@ -79,11 +106,26 @@ def _counters(gateway: Gateway) -> dict[str, Any]:
     return {"ok": True, "counters": counters(gateway)}
 
 
+def _drain_target(
+    gateway: Gateway, *, upstream: str, target: str, force: bool = False, on: bool = True
+) -> dict[str, Any]:
+    try:
+        found = gateway.fleet.drain(upstream, target, on=on, force=force)
+    except DrainError as error:
+        return {"ok": False, "error": str(error)}
+    return {"ok": True, "targets": [target_status(gateway, each) for each in found]}
+
+
+_TARGET = {"upstream": str, "target": str}
+
 COMMANDS: dict[str, Command] = {
-    "status": lambda gateway: {"ok": True, **status(gateway)},
-    "counters": _counters,
-    "reload": _reload,
-    "drain": _drain,
+    "status": Command(lambda gateway: {"ok": True, **status(gateway)}),
+    "counters": Command(_counters),
+    "upstreams": Command(lambda gateway: {"ok": True, "upstreams": upstreams(gateway)}),
+    "drain_target": Command(_drain_target, {**_TARGET, "force": bool}),
+    "resume_target": Command(partial(_drain_target, on=False), _TARGET),
+    "reload": Command(_reload),
+    "drain": Command(_drain),
 }
 
 
@@ -133,11 +175,16 @@ class Conversation(LineReceiver, TimeoutMixin):
             known = ", ".join(COMMANDS)
             self._refuse(f'not a command; {{"command": NAME}} is one, with {known}')
             return
+        try:
+            arguments = command.arguments(asked)
+        except ValueError as error:
+            self._refuse(str(error))
+            return
         if self._waiting >= _AT_ONCE:
             self._refuse("too many commands at once")
             return
         self._waiting += 1
-        done = maybeDeferred(command, self._server.gateway)
+        done = maybeDeferred(command.run, self._server.gateway, **arguments)
         done.addErrback(self._failed)
         done.addCallback(self._answer, name)
 

@@ -101,7 +101,7 @@ class Relay:
         """Give the exchange to ``target``, or to the one whose turn it is."""
         tried = exchange.tried
         if target is None:
-            target = upstream.choose(now, tried) if tried or not upstream.only else upstream.only
+            target = upstream.choose(exchange) if tried or not upstream.only else upstream.only
         if target is None:
             exchange.refuse(
                 GatewayError(
@@ -141,12 +141,11 @@ class Relay:
 
     def unreachable(self, exchange: Exchange, target: Target, failure: Failure, why: str) -> None:
         upstream = _upstream(exchange)
-        now = self._now()
-        following = upstream.choose(now, exchange.tried)
+        following = upstream.choose(exchange)
         if following is None:
             self._give_up(exchange, failure, f"{target.name}: {why}")
         else:
-            self._attempt(exchange, upstream, now, following)
+            self._attempt(exchange, upstream, self._now(), following)
 
     def crowded(self, exchange: Exchange, target: Target) -> None:
         exchange.refuse(
@@ -177,6 +176,11 @@ class Relay:
         assert route is not None and route.upstream is not None
         exchange.first_byte = now - exchange.started
         status = head.status
+        health = exchange.tried[-1].health
+        if status >= 500:
+            route.upstream.failed(exchange.tried[-1], f"status {status}", now)
+        elif health.failures:
+            health.failures = 0
         lines = head.lines
         if head.special or route.response_rules is not None or status == 204:
             lines = _rewritten(exchange, route, head)
@@ -200,13 +204,15 @@ class Relay:
         self, exchange: Exchange, client: Http1Client, failure: Failure, reason: str, began: bool
     ) -> None:
         exchange.worker = None
+        upstream, now = _upstream(exchange), self._now()
+        if not client.unsent:  # else it closed a connection that nobody needed
+            upstream.failed(exchange.tried[-1], reason, now)
         if began:
             exchange.reason = reason
             exchange.source = Source.UPSTREAM
             exchange.finish(_OUTCOME[failure])
             exchange.abort()
             return
-        upstream = _upstream(exchange)
         if (
             exchange.payload is not None
             and (client.unsent or (exchange.method in _IDEMPOTENT and not exchange.upgrade))
@@ -215,11 +221,7 @@ class Relay:
             and upstream.budget.spend()
         ):
             exchange.retries += 1
-            now = self._now()
-            following = upstream.choose(now, exchange.tried)
-            if following is None:
-                exchange.tried = ()  # every target has had its turn: begin again
-            self._attempt(exchange, upstream, now, following)
+            self._attempt(exchange, upstream, now, upstream.again(exchange))
             return
         self._give_up(exchange, failure, reason)
 

@@ -273,7 +273,7 @@ class Gateway(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self.started = self.clock.now()
-        self.deadlines.waiting.add(self.fleet)
+        self.fleet.start()
         self.deadlines.waiting.add(self._upkeep)
         self.deadlines.start()
         for listening in (*self.listeners, *self.probing):

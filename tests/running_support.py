@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from edgeproxy.control import connected
+
 T = TypeVar("T")
 
 DEADLINE = 20.0
@@ -195,6 +197,15 @@ class RunningGateway:
         """Run `edgeproxy …` for this gateway's configuration."""
         first, *rest = arguments
         return edgeproxy(first, *rest, "--config", self.config)
+
+    def control(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a command over the control socket."""
+        asked = json.dumps({"command": command, **arguments}).encode() + b"\n"
+        with connected(self.folder / "edgeproxy.sock", DEADLINE) as sock:
+            sock.sendall(asked)
+            with sock.makefile("rb") as lines:
+                found: dict[str, Any] = json.loads(lines.readline())
+                return found
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The access log."""

@@ -102,7 +102,8 @@ access_log: "-"
 server_header: keep
 control: /s
 upstreams:
-  a: { targets: http://a, host: "b:1", connections: 1, waiting: 0, wait: 2s, idle: 3s, skip: 4s,
+  a: { targets: http://a, host: "b:1", connections: 1, waiting: 0, wait: 2s, idle: 3s,
+    eject: { time: 4s },
     timeouts: { connect: 1s, first_byte: 2s, between_bytes: 3s, tunnel: 4s } }
 routes:
   "*": { /: { to: a, groups: g, when: { X-A: b }, encoded_slash: keep, websocket: true } }
@@ -124,7 +125,7 @@ routes:
     assert (config.forwarded, config.access_log, config.server_header) == ("forwarded", "-", "keep")
     upstream = config.upstreams["a"]
     assert (upstream.connections, upstream.waiting, upstream.wait) == (1, 0, 2.0)
-    assert (upstream.idle, upstream.skip) == (3.0, 4.0)
+    assert (upstream.idle, upstream.eject.time) == (3.0, 4.0)
     assert list(upstream.timeouts.model_dump().values()) == [2.0, 3.0, 4.0, 1.0]
     (route,) = config.routes
     assert route.body == 1024 and route.host_header == "b:1" and route.groups == ("g",)

@@ -177,7 +177,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, development: Development) ->
         services[name] = script() if isinstance(script, type) else Service(script)
     healthy = Service([OK])
     common = {
-        "skip": "10ms",
+        "eject": {"time": "10ms"},
         "timeouts": {"connect": "200ms", "first_byte": "200ms", "between_bytes": "200ms"},
     }
     upstreams = {}

@@ -35,8 +35,8 @@ def running(gateway: Start, origins: list[Nginx]) -> RunningGateway:
     return gateway(
         {
             "upstreams": {
-                "web": {"targets": [each.url for each in origins], "skip": "300ms"},
-                "one": {"targets": [origins[0].url], "skip": "300ms"},
+                "web": {"targets": [each.url for each in origins], "eject": {"time": "300ms"}},
+                "one": {"targets": [origins[0].url], "eject": {"time": "300ms"}},
             },
             "routes": {"*": {"/": "web", "/one": "one", "/slow": "one"}},
         }

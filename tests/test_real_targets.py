@@ -17,7 +17,7 @@ from running_support import Nginx, wait_for
 
 
 def config(target: str, **more: Any) -> dict[str, Any]:
-    upstream = {"targets": target, "skip": "50ms"}
+    upstream = {"targets": target, "eject": {"time": "50ms"}}
     return {"upstreams": {"web": upstream}, "routes": {"*": {"/": "web"}}, **more}
 
 
@@ -47,9 +47,8 @@ def test_a_service_on_a_socket(gateway: Start, nginx: Callable[..., Nginx], tmp_
     for _ in range(3):
         assert running.ask().body == b"localhost unix:"
     assert last(running)["upstream"] == f"unix:{path}"
-    assert f"-> web: unix:{path}, 1 connection, 1 idle" in " ".join(
-        running.command("status").stdout.split()
-    ).replace("-> web unix", "-> web: unix")
+    told = " ".join(running.command("status").stdout.split())
+    assert f"web unix:{path} healthy 1 0 1, 1 idle" in told
     assert running.ask("/moved").fields["Location"] == f"{running.url}/new"
 
 

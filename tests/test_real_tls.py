@@ -29,7 +29,7 @@ def ca(tmp_path: Path) -> Path:
 
 
 def config(port: int, host: str = "localhost", **tls: Any) -> dict[str, Any]:
-    upstream: dict[str, Any] = {"targets": f"https://{host}:{port}", "skip": "100ms"}
+    upstream: dict[str, Any] = {"targets": f"https://{host}:{port}", "eject": {"time": "100ms"}}
     if tls:
         upstream["tls"] = {name: str(v) if isinstance(v, Path) else v for name, v in tls.items()}
     return {"upstreams": {"web": upstream}, "routes": {"*": {"/": "web"}}}
@@ -92,7 +92,8 @@ def test_a_service_that_does_not(
         running = gateway(config(service.port, ca=ca))
         assert running.ask(method="POST", body=b"secret").status == 502
         assert why in reason(running)
-        line = f"https://localhost:{service.port} (127.0.0.1:{service.port}): cannot connect: {why}"
+        where = f"https://localhost:{service.port} (127.0.0.1:{service.port})"
+        line = f"{where}: ejected for 0.1 s: cannot connect: {why}"
         assert running.child.said().count(line) == 1
     wait_for(lambda: got or service.errors)
     assert b"".join(got) == b"", "not a byte of the request was sent"

@@ -19,6 +19,7 @@ COMMANDS = {
     "routes": "listing",
     "certs": "certs",
     "status": "process",
+    "upstreams": "upstreams",
     "reload": "process",
     "drain": "process",
     "completion": "completion",

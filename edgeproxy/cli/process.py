@@ -20,7 +20,8 @@ PATIENCE = 120.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _socket_option(function: F) -> F:
+def socket_option(function: F) -> F:
+    """``--socket PATH``, for every command that talks to a running gateway."""
     return click.option(
         "--socket",
         type=click.Path(path_type=Path),
@@ -37,12 +38,12 @@ class Talk:
         self._path = path
         self._lines: IO[bytes] = sock.makefile("rb")
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def ask(self, command: str, **arguments: str | bool) -> dict[str, Any]:
         """Send a command; its answer.
 
         :raises Failed: there is none.
         """
-        self._sock.sendall(json.dumps({"command": command}).encode("ascii") + b"\n")
+        self._sock.sendall(json.dumps({"command": command, **arguments}).encode("ascii") + b"\n")
         answer = self.next()
         if answer is None:
             raise Failed(f"{self._path}: the gateway has ended without an answer")
@@ -89,7 +90,7 @@ def talking(config: Path | None, socket: Path | None) -> Iterator[Talk]:
 
 @click.command(short_help="Show the running gateway.", epilog=example("edgeproxy status --json"))
 @config_option
-@_socket_option
+@socket_option
 @json_option
 def status(config: Path | None, socket: Path | None, json_: bool) -> None:
     """Show what the running gateway has in force and what it is doing."""
@@ -100,6 +101,11 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
         return
     for name, value in _summary(found):
         click.echo(f"{click.style(f'{name:<13}', bold=True)} {value}")
+    if found["upstreams"]:
+        from edgeproxy.cli.upstreams import show
+
+        click.echo()
+        show(found["upstreams"])
     for route in found["open_routes"]:
         warn(f"open to everyone: {route}")
     for problem in found["certificates"]["problems"] + found["certificates"]["warnings"]:
@@ -134,15 +140,6 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if asking:
         yield "client certificates", ", ".join(f"{host}: {by}" for host, by in asking.items())
     yield "keys", str(found["keys"]["count"])
-    for name, targets in found["upstreams"].items():
-        for each in targets:
-            skipped = ", skipped for now" if each["skipped"] else ""
-            waiting = f", {counted(each['waiting'], 'request')} waiting" if each["waiting"] else ""
-            busy = f"{counted(each['connections'], 'connection')}, {each['idle']} idle"
-            at = "" if each["address"] in each["target"] else f" ({each['address']})"
-            yield f"-> {name}", f"{each['target']}{at}, {busy}{waiting}{skipped}"
-        if not targets:
-            yield f"-> {name}", "no address is known"
     for name, each in found["names"].items():
         if each["error"]:
             yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
@@ -165,7 +162,7 @@ def _duration(seconds: float) -> str:
     epilog=example("edgeproxy check && edgeproxy reload"),
 )
 @config_option
-@_socket_option
+@socket_option
 @json_option
 def reload(config: Path | None, socket: Path | None, json_: bool) -> None:
     """Let the running gateway take over the changed configuration.
@@ -190,7 +187,7 @@ def reload(config: Path | None, socket: Path | None, json_: bool) -> None:
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait until the process has ended.")
 @config_option
-@_socket_option
+@socket_option
 def drain(no_wait: bool, config: Path | None, socket: Path | None) -> None:
     """Let the running gateway end: no new connections, open requests come to their end.
 

@@ -218,7 +218,8 @@ class _UpstreamReader:
             return None
         values: dict[str, Any] = dict(form.__dict__)
         values["targets"] = targets = tuple(
-            self._target(reader, node, index, each) for index, each in enumerate(form.targets)
+            self._target(reader, node, index, each.target())
+            for index, each in enumerate(form.targets)
         )
         self._check(reader, form, targets, node)
         values["tls"] = upstream_tls(reader, node, form)

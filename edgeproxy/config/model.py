@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretBytes, SecretStr, model_validator
 
 from edgeproxy.config import grammar
+from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import Asked, ClientCertificate
 from edgeproxy.config.fields import (
     Duration,
@@ -142,6 +143,7 @@ class Target(Frozen):
     host: str = ""
     port: int = 80
     path: Path | None = None
+    weight: int = 1
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -175,7 +177,9 @@ class Upstream(Frozen):
     waiting: int = 1024
     wait: float = 1.0
     idle: float = 30.0
-    skip: float = 10.0
+    balance: Balance = Balance()
+    health: HealthCheck | None = None
+    eject: Eject = Eject()
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
 
 

@@ -23,7 +23,7 @@ def upstream_tls(reader: Reader, node: Node, form: UpstreamForm) -> UpstreamTls 
     What is wrong is reported; the result is of use only when nothing was.
     """
     said = form.tls
-    if all(target.scheme != "https" for target in form.targets):
+    if all(each.url.scheme != "https" for each in form.targets):
         if said is not None:
             reader.at(
                 node,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from edgeproxy.config import grammar
+from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
 from edgeproxy.config.fields import (
     Authority,
@@ -83,7 +84,27 @@ def _target(value: Any) -> Any:
     return Target(scheme=scheme, host=host, port=port)
 
 
-TargetValue = Annotated[Target, BeforeValidator(_target, json_schema_input_type=Url)]
+TargetUrl = Annotated[Target, BeforeValidator(_target, json_schema_input_type=Url)]
+
+
+class TargetForm(Frozen):
+    """One target of a service."""
+
+    url: TargetUrl = Field(description="Where it is: http://HOST:PORT.")
+    # nginx; the most is HAProxy's
+    weight: int = Field(
+        default=1, ge=1, le=256, description="Its share of the requests beside the others."
+    )
+
+    def target(self) -> Target:
+        return self.url.model_copy(update={"weight": self.weight})
+
+
+TargetValue = Annotated[TargetForm, _short("url", Url | TargetForm)]
+BalanceValue = Annotated[
+    Balance, _short("method", Literal["round_robin", "least_requests", "hash"] | Balance)
+]
+HealthValue = Annotated[HealthCheck, _short("path", str | HealthCheck)]
 
 
 def _strip(value: Any) -> Any:
@@ -144,8 +165,11 @@ class UpstreamForm(Frozen):
     wait: Duration = seconds("1s", "How long a request waits for a connection.")
     # half of nginx's keepalive_timeout for upstreams, so that we close first
     idle: Duration = seconds("30s", "An unused connection is closed after this.")
-    # nginx fail_timeout
-    skip: Duration = seconds("10s", "How long a target that refused is passed over.")
+    balance: BalanceValue = Field(default=Balance(), description="How targets share the work.")
+    health: HealthValue | None = Field(
+        default=None, description="What targets are asked from time to time; absent: nothing."
+    )
+    eject: Eject = Field(default=Eject(), description="When failing requests take a target out.")
     timeouts: UpstreamTimeoutsForm = Field(
         default=UpstreamTimeoutsForm(), description="How long its targets may take."
     )
@@ -288,7 +312,7 @@ class Settings(Frozen):
 
 
 LimitValue = Annotated[LimitForm, _short("rate", RateValue | LimitForm)]
-UpstreamValue = Annotated[UpstreamForm, _short("targets", Url | list[Url] | UpstreamForm)]
+UpstreamValue = Annotated[UpstreamForm, _short("targets", Url | list[TargetValue] | UpstreamForm)]
 RouteValue = Annotated[RouteForm, _short("to", str | RouteForm)]
 
 

@@ -39,10 +39,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
             "trouble": gateway.trust.trouble,
         },
         "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
-        "upstreams": {
-            name: [_target(gateway, target) for target in upstream.targets]
-            for name, upstream in gateway.snapshot().upstreams.items()
-        },
+        "upstreams": upstreams(gateway),
         "names": {
             name.host: _name(gateway, name) for name in gateway.fleet.resolver.names.values()
         },
@@ -72,6 +69,14 @@ def summary(gateway: Gateway) -> str:
     return f"{line}; the last reload was refused: {last.lines[0]}{more}"
 
 
+def upstreams(gateway: Gateway) -> dict[str, list[dict[str, Any]]]:
+    """The targets of each upstream."""
+    return {
+        name: [target_status(gateway, target) for target in upstream.targets]
+        for name, upstream in gateway.snapshot().upstreams.items()
+    }
+
+
 def _listener(listening: Listening) -> dict[str, Any]:
     return {
         "scheme": listening.kind,
@@ -94,15 +99,28 @@ def _certificates(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def _target(gateway: Gateway, target: Any) -> dict[str, Any]:
-    pool = target.pool
+def target_status(gateway: Gateway, target: Any) -> dict[str, Any]:
+    """One target, as `edgeproxy upstreams --json` prints it."""
+    pool, health, now = target.pool, target.health, gateway.clock.now()
     return {
         "target": target.url,
         "address": target.name,
+        "state": health.state.value,
+        "why": health.failing or health.reason,
+        "ejected_for": round(max(0.0, health.ejected_until - now), 1),
+        "weight": target.weight,
+        "under_way": target.busy,
         "connections": pool.open,
         "idle": len(pool.idle),
         "waiting": len(pool.waiting),
-        "skipped": target.skip_until > gateway.clock.now(),
+        "probe": health.probe or None,
+        "probe_ago": round(now - health.probed_at, 1) if health.probe else None,
+        "passed": health.passed,
+        "counters": {
+            "probes": health.probes,
+            "unhealthy": health.unhealthy,
+            "ejections": health.ejections,
+        },
     }
 
 

@@ -110,7 +110,7 @@ class MemoryGateway:
         # What starting the service does, but for what belongs to a process.
         gateway.running = True
         gateway.deadlines.waiting = InOrder(gateway.deadlines.waiting)
-        gateway.deadlines.waiting.add(gateway.fleet)
+        gateway.fleet.start()
         gateway.deadlines.start()
 
     # -- what tests call -------------------------------------------------------------------------

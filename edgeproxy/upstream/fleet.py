@@ -7,12 +7,14 @@ and Envoy (STRICT_DNS); when the name leads elsewhere, its upstream gets another
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL
 
+from edgeproxy.config.balancing import HealthCheck
 from edgeproxy.config.model import Config, UpstreamTls
 from edgeproxy.config.model import Target as TargetConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
@@ -21,14 +23,20 @@ from edgeproxy.transport.client import ClientTLS
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.upstream.address import Address, is_ip, on_port
+from edgeproxy.upstream.health import Ejection, Health, Thresholds
 from edgeproxy.upstream.lookup import LookUp
 from edgeproxy.upstream.names import Names
 from edgeproxy.upstream.resolve import Name, Resolver
 from edgeproxy.upstream.target import Connects, Target, TargetOptions
 from edgeproxy.upstream.trust import Unusable, client_context
 from edgeproxy.upstream.upstream import Upstream
+from edgeproxy.upstream.watch import Check, Watch, load_treq
 
 _Key = tuple[object, ...]
+
+
+class DrainError(Exception):
+    """A target that cannot be drained; the text says why."""
 
 
 class Member(NamedTuple):
@@ -58,6 +66,7 @@ class Plan(NamedTuple):
     names: dict[str, Name]
     look_up: LookUp
     contexts: dict[str, tuple[UpstreamTls, SSL.Context]]
+    checks: dict[str, Check]
 
 
 class Fleet:
@@ -70,8 +79,11 @@ class Fleet:
         self._network = network
         self._deadlines = deadlines
         self._relay = relay
-        self._plan = Plan({}, {}, {}, {}, Names(), {})
+        self._plan = Plan({}, {}, {}, {}, Names(), {}, {})
         self.resolver = Resolver(reactor, deadlines.clock.now, self._moved)
+        self._watch = Watch(reactor, deadlines.clock.now)
+        #: What was drained, by upstream: targets as configured, or single addresses.
+        self._drained: set[tuple[str, str]] = set()
         self.deadline = 0.0
         self._ticked = 0.0
 
@@ -84,11 +96,20 @@ class Fleet:
         hosts = (each.host for upstream in config.upstreams.values() for each in upstream.targets)
         look_up = self._network.look_up or Names(config.resolver)
         names = self.resolver.first((host for host in hosts if host and not is_ip(host)), look_up)
-        plan = Plan({}, {}, {}, names, look_up, {})
+        plan = Plan({}, {}, {}, names, look_up, {}, {})
         for name, upstream in config.upstreams.items():
             plan.members[name] = self._members(plan, config, upstream)
-            plan.upstreams[name] = Upstream(name, [str(each) for each in upstream.targets])
+            plan.upstreams[name] = Upstream(
+                name,
+                [str(each) for each in upstream.targets],
+                upstream.balance.by,
+                _ejection(upstream),
+            )
+            if upstream.health is not None:
+                plan.checks[name] = _check(upstream, upstream.health)
             self._gather(plan, name)
+        if plan.checks:
+            load_treq()
         return plan
 
     def _members(self, plan: Plan, config: Config, upstream: UpstreamConfig) -> list[Member]:
@@ -100,12 +121,13 @@ class Fleet:
             upstream.wait,
             upstream.idle,
             upstream.timeouts.connect,
-            upstream.skip,
+            _ejection(upstream),
         )
-        options = TargetOptions(response_fields(hide_software=hide), *numbers)
+        fields = response_fields(hide_software=hide)
         members = []
         for target in upstream.targets:
-            key: _Key = (target.scheme, hide, *numbers)
+            key: _Key = (target.scheme, hide, *numbers, target.weight)
+            options = TargetOptions(fields, *numbers, target.weight)
             tls = None
             if target.scheme == "https":
                 assert upstream.tls is not None
@@ -135,19 +157,28 @@ class Fleet:
             for address in member.addresses(plan.names):
                 key = (*member.key, address)
                 if key not in targets:
-                    targets[key] = there.get(key) or self._target(member, address)
+                    targets[key] = there.get(key) or self._target(name, member, address)
         plan.targets[name] = targets
         plan.upstreams[name].use(targets.values())
 
-    def _target(self, member: Member, address: Address) -> Target:
+    def _target(self, upstream: str, member: Member, address: Address) -> Target:
+        url = str(member.config)
+        known = self._plan.targets.get(upstream, {}).values()
+        health = next((t.health for t in known if (t.url, t.address) == (url, address)), None)
+        if health is None:
+            health = Health()
+            if not self._drained.isdisjoint([(upstream, url), (upstream, str(address))]):
+                health.drain(True)
         return Target(
             self._reactor,
             self._deadlines,
             self._relay,
-            str(member.config),
+            url,
             address,
             member.options,
             self._network if member.tls is None else member.tls().over(self._network),
+            upstream,
+            health,
         )
 
     def use(self, plan: Plan) -> None:
@@ -159,6 +190,24 @@ class Fleet:
         self.resolver.use(plan.names, plan.look_up)
         for name, targets in old.targets.items():
             _retire(targets, plan.targets.get(name, {}))
+        self._look()
+
+    def _look(self) -> None:
+        """Targets came, went, or were drained meanwhile."""
+        plan = self._plan
+        known = {(t.upstream, word) for t in self.targets for word in (t.url, t.name)}
+        known |= {(name, str(m.config)) for name, all_ in plan.members.items() for m in all_}
+        self._drained &= known
+        for upstream in plan.upstreams.values():
+            upstream.look()
+        self._watch.use(
+            {
+                target: plan.checks[name]
+                for name, targets in plan.targets.items()
+                if name in plan.checks
+                for target in targets.values()
+            }
+        )
 
     def _moved(self, moved: Name) -> None:
         """A name leads elsewhere."""
@@ -168,6 +217,48 @@ class Fleet:
                 old = plan.targets[name]
                 self._gather(plan, name)
                 _retire(old, plan.targets[name])
+        self._look()
+
+    def start(self) -> None:
+        """The process runs: targets are looked after from now on."""
+        self._deadlines.waiting.add(self)
+        self._watch.start()
+
+    def drain(self, upstream: str, word: str, *, on: bool, force: bool = False) -> list[Target]:
+        """Keep new requests from a target, or from one address of it, or let them in again.
+
+        :return: the addresses that it stands for.
+        :raises DrainError: there is no such target, or no other would be left.
+        """
+        plan = self._plan
+        if upstream not in plan.upstreams:
+            near = _near(upstream, plan.upstreams)
+            raise DrainError(f"there is no upstream '{upstream}'{near}")
+        targets = plan.targets[upstream].values()
+        urls = [str(member.config) for member in plan.members[upstream]]
+        words = {_bare(each): each for each in urls}
+        words |= {each: each for each in (*urls, *(target.name for target in targets))}
+        if word not in words:
+            raise DrainError(f"'{upstream}' has no target '{word}'{_near(word, words)}")
+        name = words[word]
+        # An address that is a target's whole name is that target.
+        name = next((url for url in urls if _bare(url) == name), name)
+        meant = [target for target in targets if name in (target.url, target.name)]
+        left = [t for t in targets if not t.health.draining and t not in meant]
+        if on and not left and not force:
+            raise DrainError(
+                f"{name} is the last target of '{upstream}': without it all its requests are "
+                "answered 503; --force drains it all the same"
+            )
+        if on:
+            self._drained.add((upstream, name))
+        else:
+            self._drained -= {(upstream, each) for t in meant for each in (t.url, t.name)}
+            self._drained.discard((upstream, name))
+        for target in meant:
+            target.drain(on)
+        plan.upstreams[upstream].look()
+        return meant
 
     @property
     def targets(self) -> list[Target]:
@@ -186,10 +277,41 @@ class Fleet:
                 upstream.budget.tick(now)
 
     def stop(self) -> None:
+        self._watch.stop()
         for target in self.targets:
             target.retire()
             for client in tuple(target.clients):
                 client.retire()
+
+
+def _ejection(upstream: UpstreamConfig) -> Ejection:
+    eject = upstream.eject
+    return Ejection(eject.failures, eject.time, eject.max_time, eject.max_ejected)
+
+
+def _check(upstream: UpstreamConfig, health: HealthCheck) -> Check:
+    return Check(
+        health.path,
+        health.host or upstream.host,
+        health.status,
+        health.interval,
+        health.timeout,
+        Thresholds(health.rise, health.fall),
+    )
+
+
+def _bare(url: str) -> str:
+    """A target as it is configured, without its scheme."""
+    return url.removeprefix("unix:") if url.startswith("unix:") else url.partition("://")[2]
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """What may have been meant, or what there is."""
+    names = sorted(set(known))
+    found = get_close_matches(word, names, 1)
+    if found:
+        return f"; did you mean '{found[0]}'?"
+    return f"; there is: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}" if names else ""
 
 
 def _retire(old: dict[_Key, Target], new: dict[_Key, Target]) -> None:

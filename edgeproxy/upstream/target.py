@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
@@ -11,7 +12,9 @@ from edgeproxy.http1.client import Failure, Http1Client, Relaying
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.connect import Attempt as UnderWay
 from edgeproxy.transport.deadlines import NEVER, Deadlines
+from edgeproxy.transport.stream import Stream, StreamProtocol
 from edgeproxy.upstream.address import Address
+from edgeproxy.upstream.health import EJECTION, Ejection, Health, Out
 from edgeproxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -62,7 +65,17 @@ class Attempt:
 class TargetOptions:
     """Numbers of one target; seconds and counts."""
 
-    __slots__ = ("cap", "connect", "fields", "head_size", "idle", "queue", "skip", "wait")
+    __slots__ = (
+        "cap",
+        "connect",
+        "ejection",
+        "fields",
+        "head_size",
+        "idle",
+        "queue",
+        "wait",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -73,7 +86,8 @@ class TargetOptions:
         wait: float = 1.0,
         idle: float = 30.0,
         connect: float = 3.0,
-        skip: float = 10.0,
+        ejection: Ejection = EJECTION,
+        weight: int = 1,
     ) -> None:
         self.fields = fields
         self.head_size = head_size
@@ -82,11 +96,14 @@ class TargetOptions:
         self.wait = wait
         self.idle = idle
         self.connect = connect
-        self.skip = skip
+        self.ejection = ejection
+        self.weight = weight
 
 
 class Target:
-    """See the module's text. ``url`` is what is configured, ``name`` the address as it is shown."""
+    """See the module's text. ``url`` is what is configured, ``name`` the address as it is shown,
+    ``upstream`` the service's name. ``health`` outlives the target where another takes its place
+    at the same address."""
 
     def __init__(
         self,
@@ -97,6 +114,8 @@ class Target:
         address: Address,
         options: TargetOptions,
         network: Network = TCP,
+        upstream: str = "",
+        health: Health | None = None,
     ) -> None:
         self.reactor = reactor
         self.deadlines = deadlines
@@ -104,15 +123,18 @@ class Target:
         self.url = url
         self.address = address
         self.name = str(address)
+        self.upstream = upstream
+        self.health = health or Health()
+        self.weight = options.weight
         #: The scheme and the port that the service may name in an answer; no port for a socket.
         self.scheme = "https" if url.startswith("https:") else "http"
         self.port = 0 if address.family == socket.AF_UNIX else int(address.at[1])
         self.options = options
         self.alone = (self,)
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
-        self.skip_until = 0.0
         self.clients: set[Http1Client] = set()
-        self.retired = False
+        #: Whether connections are closed once they are free.
+        self.retired = self.health.draining
         self._now = deadlines.clock.now
         self._network = network
 
@@ -123,6 +145,12 @@ class Target:
     def shown(self) -> str:
         """For people: as it is configured, with the address if that is another."""
         return self.name if self.name in self.url else f"{self.url} ({self.name})"
+
+    @property
+    def busy(self) -> int:
+        """Requests under way here, and those that wait for a connection."""
+        pool = self.pool
+        return pool.open - len(pool.idle) + len(pool.waiting)
 
     # -- for the relay ---------------------------------------------------------------------------
 
@@ -162,24 +190,30 @@ class Target:
     def _start(self, attempt: Attempt, now: float) -> None:
         attempt.deadline = now + self.options.connect
         self.deadlines.waiting.add(attempt)
-        attempt.connecting = self._network.connect(
-            self.reactor,
-            *self.address,
-            lambda sock: self._connected(attempt, sock),
-            lambda why: self._failed(attempt, why),
+        attempt.connecting = self.dial(
+            lambda sock: self._connected(attempt, sock), lambda why: self._failed(attempt, why)
         )
+
+    def dial(self, connected: Callable[[Any], None], failed: Callable[[str], None]) -> UnderWay:
+        """Begin to make a connection."""
+        return self._network.connect(self.reactor, *self.address, connected, failed)
+
+    def stream(self, sock: Any, protocol: StreamProtocol) -> Stream:
+        """What speaks to a protocol over a connection that :meth:`dial` has made."""
+        return self._network.stream(self.reactor, sock, protocol)
 
     def _connected(self, attempt: Attempt, sock: socket.socket) -> None:
         self.deadlines.waiting.discard(attempt)
         attempt.connecting = None
         options = self.options
         client = Http1Client(self, self.relay, options.fields, options.head_size, self._now)
-        client.stream = self._network.stream(self.reactor, sock, client)
+        client.stream = self.stream(sock, client)
         client.stream.resume_reading()
         self.clients.add(client)
         self.deadlines.waiting.add(client)
         exchange, attempt.exchange = attempt.exchange, None
-        self.skip_until = 0.0
+        if self.health.out:
+            self.tell(self.health.connected(self._now()))
         if exchange is None:
             self.released(client, self._now())
         else:
@@ -190,10 +224,8 @@ class Target:
     def _failed(self, attempt: Attempt, why: str, failure: Failure = Failure.REFUSED) -> None:
         self.deadlines.waiting.discard(attempt)
         attempt.connecting = None
-        now = self._now()
-        if self.skip_until <= now:
-            _log.warn("{target}: cannot connect: {why}", target=self.shown, why=why)
-        self.skip_until = now + self.options.skip
+        ejection = self.options.ejection
+        self.tell(self.health.refused(self._now(), f"cannot connect: {why}", ejection))
         self._hand_on(self.pool.gone(None))
         exchange, attempt.exchange = attempt.exchange, None
         if exchange is not None:
@@ -252,15 +284,34 @@ class Target:
         self.pool.open += 1
         self._start(attempt, self._now())
 
+    # -- health ----------------------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        """Log what has changed about its health, if anything has."""
+        if not line:
+            return
+        tell = _log.warn if self.health.out == Out.LAST else _log.info
+        tell("{upstream}: {target}: {line}", upstream=self.upstream, target=self.shown, line=line)
+
+    def drain(self, on: bool) -> None:
+        """Take no new requests, and keep no connection that is free; or take them again."""
+        self.tell(self.health.drain(on))
+        if on:
+            self.retire()
+        else:
+            self.retired = False
+
     # -- care ------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """Close connections that nobody has used for a while."""
+        """Close connections that nobody has used for a while; let ejections end."""
+        if self.health.ejected_until:
+            self.tell(self.health.tick(now))
         for client in self.pool.expire(now):
             client.retire()
 
     def retire(self) -> None:
-        """No route leads here any more: close what is idle, and the rest after its answer."""
+        """Nothing leads here any more: close what is idle, and the rest after its answer."""
         self.retired = True
         for client in self.pool.empty():
             client.retire()

@@ -35,7 +35,7 @@ upstreams:
     waiting: 2
     wait: 1s
     idle: 4s
-    skip: 1s
+    eject: { time: 1s, failures: 0 }
     timeouts: { connect: 1s, first_byte: 2s, between_bytes: 2s }
 routes: { api.example.com: { /: { to: users, auth: none } } }
 """

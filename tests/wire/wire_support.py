@@ -148,4 +148,7 @@ def read_as_server(data: bytes) -> None:
         if isinstance(event, h11.EndOfMessage):
             connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
+            if connection.our_state is h11.MUST_CLOSE:
+                assert not connection.trailing_data[0], "more, after what was said to be the last"
+                return
             connection.start_next_cycle()
