@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
 
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint, ITransport
@@ -124,8 +122,8 @@ class Probe:
 
     def begin(self) -> None:
         self._late = self._reactor.callLater(self._check.timeout, self._timed_out)
-        jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
-        client = HTTPClient(Agent.usingEndpointFactory(self._reactor, self), jar)
+        # Its cookies go with it.
+        client = HTTPClient(Agent.usingEndpointFactory(self._reactor, self))
         self._asked = client.get(
             "http://target" + self._check.path,
             headers=self._headers,

@@ -134,7 +134,7 @@ class Target:
         self.pool: Pool[Http1Client, Attempt] = Pool(options.cap, options.queue, options.idle)
         self.clients: set[Http1Client] = set()
         #: Whether connections are closed once they are free.
-        self.retired = self.health.draining
+        self.retired = False
         self._now = deadlines.clock.now
         self._network = network
 

@@ -11,6 +11,7 @@ from wire_support import HOST, OK, answer, get, post
 from edgeproxy.config import parse
 from edgeproxy.reloading import Staged
 from edgeproxy.testing import Ending, MemoryGateway, MemoryWire
+from edgeproxy.testing.link import MemoryStream
 from edgeproxy.upstream.fleet import DrainError
 from edgeproxy.upstream.target import Target
 
@@ -352,6 +353,22 @@ def test_a_connection_closed_while_idle_is_no_failure(quick: Make) -> None:
     assert [state(gateway, n) for n in range(2)] == ["healthy"] * 2
 
 
+def test_a_request_that_could_not_even_be_written_is_no_failure(
+    quick: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service closed the idle connection, and nobody had seen it yet."""
+    gateway = quick(config("eject: { failures: 1 }", 2))
+    origins = Origins(gateway, 2)
+    assert [origins.ask(), origins.ask()] == [200, 200]
+    wire = gateway.service("web", 0).connections[0]
+    wire.stream.pause_reading()
+    wire.reset()
+    monkeypatch.setattr(MemoryStream, "quiet", lambda stream: True)
+    assert origins.ask() == 200
+    assert gateway.finished[-1].attempts == 2
+    assert [state(gateway, n) for n in range(2)] == ["healthy"] * 2
+
+
 # -- draining ------------------------------------------------------------------------------------
 
 
@@ -441,6 +458,27 @@ def test_who_waits_for_a_connection_still_gets_one(quick: Make) -> None:
     assert [client.answers()[0].status for client in clients] == [200] * 4
 
 
+def test_a_name_that_is_drained_stays_so_wherever_it_moves(quick: Make) -> None:
+    names = {"a.internal": ["10.0.0.1"], "b.internal": ["10.0.0.9"]}
+    text = config("").replace("http://10.0.0.1:9001", "http://a.internal:9001")
+    text = text.replace("http://10.0.0.2:9001", "http://b.internal:9001")
+    gateway = quick(text, names=names)
+    drain(gateway, "a.internal:9001")
+    gateway.names["a.internal"] = ["10.0.0.1", "10.0.0.7"]
+    gateway.names["b.internal"] = ["10.0.0.8"]
+    gateway.wait(31)
+    gateway.names["a.internal"] = ["10.0.0.1", "10.0.0.6"]
+    gateway.wait(31)
+    found = {each.name: each.health.state.value for each in gateway.gateway.fleet.targets}
+    assert found == {
+        "10.0.0.1:9001": "draining",
+        "10.0.0.6:9001": "draining",
+        "10.0.0.8:9001": "healthy",
+        "10.0.0.3:9001": "healthy",
+    }
+    assert len(drain(gateway, "http://a.internal:9001", on=False)) == 2
+
+
 # -- reload --------------------------------------------------------------------------------------
 
 
@@ -481,9 +519,10 @@ def test_probes_follow_the_configuration(quick: Make) -> None:
     origins.probe[0] = BAD
     reload(gateway, config(HEALTH.replace("5s", "1s"), 2))
     assert [len(each) for each in origins.probes] == [2, 2, 1]
-    gateway.wait(3)
+    gateway.wait(12)
     assert state(gateway) == "unhealthy"
     assert len(origins.probes[2]) == 1, "one that has gone is not asked"
+    assert 13 <= len(origins.probes[1]) <= 15, "nor any by the old check beside the new"
     reload(gateway, config("", 2))
     assert state(gateway) == "healthy", "nobody would ever find it well again"
 
