@@ -50,21 +50,24 @@ class Key(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Callers, and the prefixes under which the paths lie (one route each where a peer routes)."""
+    """Callers, and the prefixes under which the paths lie (one route each where a peer routes).
+
+    `active`: how many of either a load uses, evenly spread; fewer than are known, or all.
+    """
 
     keys: tuple[Key, ...]
     prefixes: tuple[str, ...]
+    active: int = 1000
 
     def requests(self, connection: str = "keep-alive", count: int = DISTINCT) -> list[bytes]:
-        """`count` whole requests as bytes; each tenth is a POST of 1 KiB; 1,000 paths, all keys."""
-        keys, prefixes = len(self.keys), len(self.prefixes)
-        # Not every key and prefix of a very large job fits in one cycle: take them evenly spread.
-        key_step, prefix_step = max(1, keys // 1000), max(1, prefixes // 1000)
+        """`count` whole requests as bytes; each tenth is a POST of 1 KiB; 1,000 paths."""
+        keys, prefixes, active = len(self.keys), len(self.prefixes), self.active
+        key_step, prefix_step = max(1, keys // active), max(1, prefixes // active)
         return [
             self.request(
-                path=f"{self.prefixes[number % 1000 * prefix_step % prefixes]}"
+                path=f"{self.prefixes[number % active * prefix_step % prefixes]}"
                 f"/items/{number % 1000:06d}?page=2&lang=en",
-                key=self.keys[(number * 7 + number // 1000) % 1000 * key_step % keys],
+                key=self.keys[(number * 7 + number // 1000) % active * key_step % keys],
                 connection=connection,
                 post=number % 10 == 9,
             )
@@ -82,11 +85,12 @@ class Job(NamedTuple):
         return _lines(f"POST {path} HTTP/1.1\n{fields}{body}\n") + b"x" * BODY
 
 
-def make(keys: int = 1000, prefixes: int = 1) -> Job:
-    """A job with so many callers and so many path prefixes (one prefix: `/shop`)."""
+def make(keys: int = 1000, prefixes: int = 1, active: int = 1000) -> Job:
+    """A job with so many callers and so many path prefixes (one prefix: `/shop`), see `Job`."""
     return Job(
         tuple(_key(number) for number in range(keys)),
         tuple(f"/shop{number or ''}" for number in range(prefixes)),
+        active,
     )
 
 

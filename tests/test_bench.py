@@ -1,6 +1,7 @@
 """The pure parts of the bench: what it sends, and how figures become a table."""
 
 import os
+import re
 from pathlib import Path
 
 from bench import cpu, job, table
@@ -38,6 +39,13 @@ def test_a_large_job_is_used_over_its_whole_breadth() -> None:
     text = b"".join(made.requests())
     assert made.keys[4990].credential.encode() in text
     assert b" /shop1998/items/" in text
+
+
+def test_of_a_large_job_a_few_callers_and_prefixes_may_be_active() -> None:
+    text = b"".join(job.make(keys=5000, prefixes=2000, active=10).requests())
+    used = set(re.findall(rb"X-API-Key: ([^\r]+)", text))
+    assert len(used) == 10
+    assert len(set(re.findall(rb" (/shop[0-9]*)/items", text))) == 10
 
 
 def test_keys_are_in_the_gateways_form() -> None:
