@@ -38,6 +38,10 @@ def describe(old: Config, new: Config) -> list[str]:
     for name in _IN_FORCE:
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name} changed")
+    tls = new.listen.tls
+    if old.listen.tls != tls:
+        lines.append(f"listen: tls is {tls} now")
+        old = old.model_copy(update={"listen": old.listen.model_copy(update={"tls": tls})})
     for name in _AT_START:
         if getattr(old, name) != getattr(new, name):
             lines.append(f"{name} changed: takes effect at the next start")

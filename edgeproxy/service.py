@@ -92,6 +92,7 @@ class Gateway(Service):
         self.counters = Counters()
         self.log = AccessLog(reactor, self.clock, self.counters, config.access_log)
         self.tls = ServerTLS(NameMap((), None, _now()))
+        self.tls.require(config.listen.tls)
         self._tls_work: Deferred[None] = succeed(None)
         self._upkeep = Upkeep(self.tls, self._tables, self.clock.now())
         self.listeners: list[Listening] = []
@@ -227,6 +228,7 @@ class Gateway(Service):
         self.config = built.config
         self.resource.snapshot = built.snapshot
         self.tls.ask(built.snapshot.policies)
+        self.tls.require(built.config.listen.tls)
         self.trust.watch(built.config, built.snapshot.policies)
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)

@@ -266,6 +266,27 @@ def test_a_ticket_from_before_a_rotation_means_a_full_handshake(version: int) ->
     assert met.done and not reused(met)
 
 
+def test_modern_is_tls_1_3_alone_also_for_sessions_from_before() -> None:
+    server = ServerTLS(name_map(A, B))
+    old, new = client_context(TLS12), client_context(TLS13)
+    of_old = session_of(handshake(server.context, old, b"a.example"))
+    of_new = session_of(handshake(server.context, new, b"a.example"))
+    before = server.context
+    server.require("intermediate")
+    assert server.context is before, "nothing has changed, tickets go on"
+    server.require("modern")
+    for session in (None, of_old):
+        met = handshake(server.context, old, b"a.example", session)
+        assert not met.done and met.alert == "tlsv1 alert protocol version"
+    met = handshake(server.context, new, b"a.example", of_new)
+    assert met.done and met.served == A.pem and not reused(met)
+    server.rotate()
+    server.swap(name_map(A, WILD))
+    assert not meet(server, TLS12, b"c.example").done, "nor after a rotation, nor for new names"
+    server.require("intermediate")
+    assert meet(server, TLS12, b"a.example").done
+
+
 def reused(met: Handshake) -> bool:
     return bool(SSL._lib.SSL_session_reused(met.client._ssl))
 

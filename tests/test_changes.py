@@ -40,6 +40,11 @@ def config(**changes: Any) -> Config:
         ({"auth": {"api_key": {"query": "key"}}}, ["auth changed"]),
         ({"access_log": "off"}, ["access_log changed: takes effect at the next start"]),
         ({"listen": {"https": ":9443"}}, ["listen changed: takes effect at the next start"]),
+        ({"listen": {"tls": "modern"}}, ["listen: tls is modern now"]),
+        (
+            {"listen": {"tls": "modern", "http": ":9080"}},
+            ["listen: tls is modern now", "listen changed: takes effect at the next start"],
+        ),
         ({"control": "other.sock"}, ["control changed: takes effect at the next start"]),
     ],
 )

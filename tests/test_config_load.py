@@ -87,7 +87,8 @@ def test_configurations_are_frozen() -> None:
 def test_every_setting() -> None:
     config = parse(
         """
-listen: { https: "127.0.0.1:1", http: "[::1]:2", backlog: 3, connections: 4 }
+listen: { https: "127.0.0.1:1", http: "[::1]:2", backlog: 3, connections: 4,
+  tls: modern }
 certs: { folder: /c, default: Example.com }
 keys: /k
 auth: { api_key: { query: key } }
@@ -114,6 +115,7 @@ routes:
         "http": "[::1]:2",
         "backlog": 3,
         "connections": 4,
+        "tls": "modern",
     }
     assert config.certs.model_dump() == {"folder": Path("/c"), "default": "example.com"}
     assert config.auth.api_key.query == "key"

@@ -28,7 +28,7 @@ _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 
 # Mozilla's "intermediate", guidelines 5.8 (https://ssl-config.mozilla.org/guidelines/5.8.json):
-# forward secrecy and AEAD only, DHE no more.
+# forward secrecy and AEAD only, DHE no more. Its "modern" is the same without TLS 1.2.
 TLS12_CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
     b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
@@ -105,6 +105,7 @@ class ServerTLS:
         # One reference, so that a handshake never sees the names of one map and the contexts of
         # another.
         self._live = _Live(NameMap((), None, names.made), {}, {})
+        self._oldest = SSL.TLS1_2_VERSION
         self.policies = Policies()
         """What clients are asked for; replaced by `ask`."""
         self.rejected: tuple[Rejected, ...] = ()
@@ -134,6 +135,16 @@ class ServerTLS:
         if policies is not self.policies:
             self.policies = policies
             self._live = self._live._replace(guarded={})
+            self.rotate()
+
+    def require(self, posture: str) -> None:
+        """From now on handshakes are made under Mozilla's ``intermediate`` or ``modern``.
+
+        Sessions from before are not resumed: they may be of a version that is not spoken any more.
+        """
+        oldest = SSL.TLS1_3_VERSION if posture == "modern" else SSL.TLS1_2_VERSION
+        if oldest != self._oldest:
+            self._oldest = oldest
             self.rotate()
 
     def swap(self, names: NameMap) -> None:
@@ -215,6 +226,8 @@ class ServerTLS:
 
     def _base_context(self) -> SSL.Context:
         context = self._new_context()
+        # Here alone: connections keep the versions of the context they were made from.
+        context.set_min_proto_version(self._oldest)
         # Whoever holds the context, or a connection made from it, holds what its callback needs.
         context.set_app_data(self)
         if self.policies:

@@ -61,6 +61,12 @@ class Listen(Frozen):
         description="Open connections per listener; beyond them accepting pauses.",
     )
 
+    # Mozilla: "for almost all systems"
+    tls: Literal["intermediate", "modern"] = Field(
+        default="intermediate",
+        description="Mozilla's guidelines: `intermediate`, or `modern`, which is TLS 1.3 alone.",
+    )
+
     @model_validator(mode="after")
     def _two_addresses(self) -> "Listen":
         if self.http == self.https and not self.https.endswith(":0"):
