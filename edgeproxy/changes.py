@@ -14,6 +14,7 @@ _IN_FORCE = (
     "auth",
     "credentials",
     "client_certificates",
+    "hsts",
     "certs",
     "keys",
     "timeouts",

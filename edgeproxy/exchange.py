@@ -25,6 +25,7 @@ from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Certified
+    from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
     from edgeproxy.snapshot import Route, Snapshot
     from edgeproxy.transport.stream import Stream
@@ -131,6 +132,8 @@ class Exchange:
     CRLF; ``limit`` and ``remaining`` say the same to the log. ``failure`` is how a refusal on
     behalf of somebody else is logged. ``worker`` is told when the exchange ends without its doing.
 
+    ``hsts`` is put on the answer, whoever gives it, where the host wants that and TLS is spoken.
+
     ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
     What the relay keeps: ``head_out`` and ``payload`` (the body if it was at hand whole, ``None``
@@ -151,6 +154,7 @@ class Exchange:
         "head",
         "head_out",
         "host",
+        "hsts",
         "id",
         "limit",
         "limit_lines",
@@ -196,6 +200,7 @@ class Exchange:
         self.path = self.query = self.origin = self.limit_lines = b""
         self.host = self.limit = self.reason = self.upstream = ""
         self.route: Route | None = None
+        self.hsts: StrictTransport | None = None
         self.principal: Principal | None = None
         self.credential: bytes | None = None
         self.worker: Answering | None = None

@@ -59,6 +59,7 @@ class HostView:
         "ends",
         "forwarded",
         "host_line",
+        "hsts",
         "name",
         "names",
         "origin",
@@ -86,6 +87,8 @@ class HostView:
         self.own = forwarded_lines(peer, shown, snapshot.forwarded)
         # RFC 9110 7.4: a host that would choose another certificate than this connection's.
         self.refused = names is not None and names.choose(self.name) is not names.choose(peer.sni)
+        #: What tells the client to come over TLS alone, where it has come so.
+        self.hsts = snapshot.strict_transport(self.name) if peer.tls else None
         #: Whether nothing more than an answer is to be had on this connection.
         self.ends = False
         #: What the connection's client certificate is worth here; ``None`` where none is asked for.
@@ -204,6 +207,8 @@ class ReverseProxyResource(Resource):
             raise _refused(view)
         if absolute and not view.tables:
             raise GatewayError(421, "This gateway does not serve that host.")
+        if view.hsts is not None:
+            exchange.hsts = view.hsts
         return view
 
     def _route(self, exchange: Exchange, view: HostView) -> Route:

@@ -92,6 +92,8 @@ class SiteExchange(Exchange):
         self.began = True
         self.status = status
         request = self.request
+        if self.hsts is not None:
+            lines = self.hsts.apply(lines)
         request.setResponseCode(status, reason or title(status).encode("ascii"))
         # twisted.web's own: the service's pass instead, and what software this is stays hidden.
         request.defaultContentType = None

@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from edgeproxy.config.hsts import hsts_of
 from edgeproxy.config.model import Config
 from edgeproxy.config.model import Route as RouteConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.config.units import Rate
 from edgeproxy.forward import FieldRules
+from edgeproxy.hsts import StrictTransport
 from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
 from edgeproxy.identity.principal import Principal
 from edgeproxy.limits.table import LimitTable
@@ -203,6 +205,11 @@ class Snapshot:
         self.forwarded = config.forwarded
         query = config.auth.api_key.query
         self.key_parameter: bytes | None = None if query is None else query.encode("ascii")
+
+    def strict_transport(self, host: str) -> StrictTransport | None:
+        """What answers of ``host`` say about TLS; asked once per connection and host."""
+        found = hsts_of(host, self.config.hsts)
+        return None if found is None else StrictTransport(found)
 
     def with_policies(self, policies: Policies) -> Snapshot:
         """The same, but for what clients are asked for."""

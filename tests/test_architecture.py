@@ -28,6 +28,7 @@ ROOMS = {
     "edgeproxy.routing": "P",
     "edgeproxy.paths": "P",
     "edgeproxy.forward": "P",
+    "edgeproxy.hsts": "P",
     "edgeproxy.config": "P",
     "edgeproxy.config.*": "P",
     "edgeproxy.http1.grammar": "P",

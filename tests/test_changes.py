@@ -45,6 +45,7 @@ def config(**changes: Any) -> Config:
             {"listen": {"tls": "modern", "http": ":9080"}},
             ["listen: tls is modern now", "listen changed: takes effect at the next start"],
         ),
+        ({"hsts": {"*": "1h"}}, ["hsts changed"]),
         ({"control": "other.sock"}, ["control changed: takes effect at the next start"]),
     ],
 )

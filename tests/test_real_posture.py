@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 
@@ -44,3 +45,23 @@ def test_modern_by_one_word_and_a_reload(gateway: Start) -> None:
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         version(modern, ssl.TLSVersion.TLSv1_2)
     assert version(modern, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+
+
+def test_strict_transport_over_tls_alone(gateway: Start) -> None:
+    listen = {"https": "127.0.0.1:0", "http": "127.0.0.1:0"}
+    running = gateway({**ROUTES, "listen": listen, "hsts": {"*": "365d"}})
+    field = "Strict-Transport-Security"
+    assert running.ask().fields[field] == "max-age=31536000"
+    assert running.ask("/", "TRACE").fields[field] == "max-age=31536000"
+    port = int(running.child.wait_until_said(r"listening on http port (\d+)")[1])
+    plain = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+    plain.request("GET", "/")
+    answer = plain.getresponse()
+    assert (answer.status, answer.headers[field]) == (308, None)
+    plain.close()
+    kept = running.connect()
+    assert running.ask(connection=kept).fields[field] == "max-age=31536000"
+    write_config(running.folder, {**ROUTES, "listen": listen, "hsts": {"*": 0}})
+    assert running.command("reload").stdout == "hsts changed\n"
+    assert running.ask(connection=kept).fields[field] == "max-age=0"
+    kept.close()

@@ -75,6 +75,7 @@ class Mounted:
         return f"""
 access_log: "off"
 limits: {{ few: 2/min }}
+hsts: {{ "*": 1h }}
 upstreams: {{ users: http://127.0.0.1:{self.service_port} }}
 routes:
   "*":
@@ -191,6 +192,32 @@ def test_a_request(mounted: Mounted) -> None:
     assert (answer.status, answer.body, answer.all("x-b")) == (201, b"ok", ["1", "2"])
     assert "a/1" not in answer.all("server")
     assert [each.outcome for each in mounted.finished] == [Outcome.OK]
+
+
+class Front(Resource):
+    """Tells twisted.web, as its `VHostMonster` does, that TLS ends at a proxy in front."""
+
+    isLeaf = True
+
+    def __init__(self, behind: Resource) -> None:
+        super().__init__()
+        self._behind = behind
+
+    def render(self, request: Any) -> Any:
+        request.setHost(b"site.example", 443, ssl=True)
+        return self._behind.render(request)
+
+
+@pytest.mark.parametrize(("secure", "value"), [(False, None), (True, "max-age=3600")])
+def test_strict_transport_over_tls_alone(mounted: Mounted, secure: bool, value: str) -> None:
+    if secure:
+        mounted.site.resource = Front(mounted.root())
+    refused = mounted.client(get(b"/users")).answer()
+    assert (refused.status, refused.field("strict-transport-security")) == (401, value)
+    client = mounted.client(get(b"/open"))
+    mounted.service().say(OK)
+    answer = client.answer()
+    assert (answer.status, answer.field("strict-transport-security")) == (200, value)
 
 
 def test_there_are_no_tunnels(mounted: Mounted) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.config import grammar
-from edgeproxy.config.credentials import asked, check_asked, take_credentials
+from edgeproxy.config.credentials import asked, check_asked, check_hosts, take_credentials
+from edgeproxy.config.hsts import hsts
 from edgeproxy.config.model import (
     Auth,
     Certs,
@@ -82,7 +83,11 @@ def assemble(
     routes = RouteReader(names, form.defaults, defaults, upstreams, credentials, asking)
     for each in sources:
         routes.take(each.reader, each.root.get("routes"))
-    check_asked(_asking(sources), asking, _certificates(main, declared), routes.routes, complete)
+    check_asked(_places(sources, "client_certificates"), asking, _certificates(main, declared))
+    strict = _entries(sources, "hsts", grammar.host, hsts)
+    if complete:
+        for section in ("client_certificates", "hsts"):
+            check_hosts(_places(sources, section), routes.routes)
     _something_routed(main)
     _own_address(main, form)
     return Config.model_construct(
@@ -94,6 +99,7 @@ def assemble(
         auth=form.auth,
         credentials=credentials,
         client_certificates=asking,
+        hsts=strict,
         limits=limits,
         defaults=defaults,
         upstreams=upstreams,
@@ -169,11 +175,12 @@ def _certificates(main: Source, declared: list[str]) -> list[str]:
     return [name for name in declared if name not in (*Auth.model_fields, *OPENERS)]
 
 
-def _asking(sources: Sequence[Source]) -> dict[str, tuple[Reader, Node, Node]]:
+def _places(sources: Sequence[Source], section: str) -> dict[str, tuple[Reader, Node, Node]]:
+    """Reader, key and value of each entry of a section of hosts."""
     return {
         host: (each.reader, key, node)
         for each in reversed(sources)
-        for host, key, node in (each.root.get("client_certificates") or Node(0, 0)).entries()
+        for host, key, node in (each.root.get(section) or Node(0, 0)).entries()
     }
 
 

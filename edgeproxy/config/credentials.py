@@ -64,24 +64,26 @@ def check_asked(
     places: Mapping[str, tuple[Reader, Node, Node]],
     asked: Mapping[str, Asked],
     credentials: Iterable[str],
-    routes: Iterable[Route],
-    complete: bool,
 ) -> None:
-    """Names that must exist: each entry's credential, and a route for its host.
-
-    A host that is misspelt here would leave the one that was meant without its guard.
-    `places` has each entry's reader, key and value.
-    """
+    """Each entry's credential must exist. `places` has each entry's reader, key and value."""
     known = frozenset(credentials)
-    hosts = {route.host for route in routes}
     for host, entry in asked.items():
-        reader, key, node = places[host]
+        reader, _, node = places[host]
         if entry.by not in known:
             hint = reader.suggestions.unknown(entry.by, known)
             reader.at(
                 node, ("by",), f"there is no credential {shown(entry.by)} by certificate{hint}"
             )
-        if complete and not _routed(host, hosts):
+
+
+def check_hosts(places: Mapping[str, tuple[Reader, Node, Node]], routes: Iterable[Route]) -> None:
+    """There must be a route for each host of a section.
+
+    A host that is misspelt there would leave the one that was meant without its guard.
+    """
+    hosts = {route.host for route in routes}
+    for host, (reader, key, _) in places.items():
+        if not _routed(host, hosts):
             hint = reader.suggestions.unknown(host, hosts)
             reader.add(key, f"no route is for {shown(host)}{hint}")
 

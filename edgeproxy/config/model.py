@@ -30,6 +30,7 @@ from edgeproxy.config.fields import (
     seconds,
 )
 from edgeproxy.config.frozen import Frozen
+from edgeproxy.config.hsts import Hsts
 
 __all__ = ["Frozen", "Rate"]
 
@@ -308,6 +309,7 @@ class Config(Frozen):
     auth: Auth = Auth()
     credentials: dict[str, ClientCertificate] = {}
     client_certificates: dict[str, Asked] = {}
+    hsts: dict[str, Hsts] = {}
     limits: dict[str, Limit] = {}
     defaults: Defaults = Defaults()
     upstreams: dict[str, Upstream] = {}

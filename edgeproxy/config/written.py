@@ -34,6 +34,7 @@ from edgeproxy.config.fields import (
     one_or_more,
     seconds,
 )
+from edgeproxy.config.hsts import HstsValue
 from edgeproxy.config.model import (
     Auth,
     Certs,
@@ -323,6 +324,9 @@ class Included(Frozen):
     client_certificates: dict[str, AskedValue] = Field(
         default={},
         description="Host -> the credential whose certificate its clients are asked for.",
+    )
+    hsts: dict[str, HstsValue] = Field(
+        default={}, description="Host -> how long its clients come over TLS alone."
     )
     upstreams: dict[Name, UpstreamValue] = Field(default={}, description="Upstreams by name.")
     routes: dict[str, dict[str, RouteValue | list[RouteValue]]] = Field(

@@ -517,6 +517,8 @@ class Http1Exchange(Exchange):
         self.began = True
         self.status = 101
         early, connection.buffer = connection.buffer, b""
+        if self.hsts is not None:
+            lines = self.hsts.apply(lines)
         lines.append(b"")
         connection.stream.write(
             b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n"
@@ -543,6 +545,8 @@ class Http1Exchange(Exchange):
         self.began = True
         self.status = status
         self.sent = len(payload)
+        if self.hsts is not None:
+            lines = self.hsts.apply(lines)
         if length is None:
             self._frame(lines)
             if payload and self.chunked:
