@@ -61,9 +61,9 @@ format: $(VENV)/.test
 
 # What the tests skip aloud where it is missing. Nothing is fetched where all of it is there.
 test-packages:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v chromium >/dev/null || { \
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v haproxy >/dev/null && command -v chromium >/dev/null || { \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk chromium; }
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk haproxy chromium; }
 
 test-systemd-packages:
 	@PATH="$$PATH:/usr/sbin"; command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.logger import Logger
 
+from edgeproxy.announced import Announced
 from edgeproxy.exchange import Peer
+from edgeproxy.forward import is_trusted
 from edgeproxy.http1.server import Http1Server, Listener, State
+from edgeproxy.proxyprotocol import Told
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.transport.port import Port
 from edgeproxy.transport.stream import Stream
 from edgeproxy.transport.tls import TLSStream, accepting
 
+_log = Logger()
+
+#: Seconds between two lines about connections whose PROXY head is wrong.
+_TELLING = 60.0
+
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
 
 class Listening:
     """See the module's text. ``kind`` is ``https``, ``http`` or ``health``; ``context`` gives the
     TLS context for a new connection, ``None`` for a plain listener. ``idle`` is called when a
-    draining listener's last connection ends."""
+    draining listener's last connection ends. What comes from ``proxies`` has a PROXY head."""
 
     def __init__(
         self,
@@ -29,12 +42,16 @@ class Listening:
         sock: socket.socket,
         limit: int,
         context: Callable[[], SSL.Context] | None,
+        proxies: Networks = (),
     ) -> None:
         self._reactor = reactor
         self._deadlines = deadlines
         self._context = context
         self.kind = kind
-        self.connections: set[Http1Server] = set()
+        self.connections: set[Http1Server | Announced] = set()
+        self._proxies = proxies
+        self._refused = 0
+        self._telling = 0.0
         self.accepted = 0
         self.port = Port(reactor, sock, self._accept, limit)
         self.number: int = self.port.address[1]
@@ -58,7 +75,7 @@ class Listening:
             connection.cut()
         return len(left)
 
-    def closed(self, connection: Http1Server) -> None:
+    def closed(self, connection: Http1Server | Announced) -> None:
         self.connections.discard(connection)
         self._deadlines.waiting.discard(connection)
         self.port.left()
@@ -70,7 +87,51 @@ class Listening:
         if host.startswith("::ffff:"):
             host = host[7:]
         self.accepted += 1
-        peer = Peer(host, address[1], self.number)
+        if self._proxies and is_trusted(host, self._proxies):
+            self._wait_for_head(sock, host, address[1])
+        else:
+            self._begin(sock, host, address[1])
+
+    def _wait_for_head(self, sock: socket.socket, host: str, port: int) -> None:
+        def taken(announced: Announced, told: Told | None) -> None:
+            self.connections.discard(announced)
+            self._deadlines.waiting.discard(announced)
+            try:
+                connection = self._begin(sock, *(told or (host, port)))
+            except Exception:
+                _log.failure("A connection could not be taken")
+                sock.close()
+                self.port.left()
+                return
+            if self.listener.draining:
+                connection.shut()
+
+        def ended(announced: Announced, reason: str) -> None:
+            if reason:
+                self._tell_refused(host, reason)
+            self.closed(announced)
+
+        deadline = self.listener.clock.now() + self.listener.timeouts.handshake
+        announced = Announced(self._reactor, sock, deadline, taken, ended)
+        self.connections.add(announced)
+        self._deadlines.waiting.add(announced)
+
+    def _tell_refused(self, host: str, reason: str) -> None:
+        """One line a minute at most: a proxy that is set up wrongly fails with each connection."""
+        self._refused += 1
+        now = self.listener.clock.now()
+        if now >= self._telling:
+            self._telling = now + _TELLING
+            _log.warn(
+                "connection from {host} refused: {reason}; `listen: proxy_protocol:` names it, so "
+                "a PROXY head has to come first (refused so far: {count})",
+                host=host,
+                reason=reason,
+                count=self._refused,
+            )
+
+    def _begin(self, sock: socket.socket, host: str, port: int) -> Http1Server:
+        peer = Peer(host, port, self.number)
         connection = Http1Server(self.listener, peer)
         if self._context is None:
             connection.stream = Stream(self._reactor, sock, connection)
@@ -83,3 +144,4 @@ class Listening:
         connection.stream.resume_reading()
         if self._context is None:
             connection.secured()
+        return connection

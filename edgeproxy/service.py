@@ -156,7 +156,8 @@ class Gateway(Service):
         for kind, sock in bound:
             context = self._context if kind == "https" else None
             most = PROBES if kind == "health" else config.listen.connections
-            made = Listening(self.reactor, self.deadlines, kind, sock, most, context)
+            proxies = () if kind == "health" else config.listen.proxy_protocol
+            made = Listening(self.reactor, self.deadlines, kind, sock, most, context, proxies)
             (self.probing if kind == "health" else self.listeners).append(made)
         probes = None if self.probing else self.readiness
         redirect = RedirectToHttps(self.snapshot, self.listeners[0].number, probes)

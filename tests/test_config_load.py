@@ -88,7 +88,7 @@ def test_every_setting() -> None:
     config = parse(
         """
 listen: { https: "127.0.0.1:1", http: "[::1]:2", backlog: 3, connections: 4,
-  tls: modern }
+  tls: modern, proxy_protocol: 10.0.0.0/8 }
 certs: { folder: /c, default: Example.com }
 keys: /k
 auth: { api_key: { query: key } }
@@ -115,6 +115,7 @@ routes:
         "http": "[::1]:2",
         "backlog": 3,
         "connections": 4,
+        "proxy_protocol": (ip_network("10.0.0.0/8"),),
         "tls": "modern",
     }
     assert config.certs.model_dump() == {"folder": Path("/c"), "default": "example.com"}

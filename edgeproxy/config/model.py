@@ -19,6 +19,7 @@ from edgeproxy.config.fields import (
     FieldValue,
     HostName,
     ListenAddress,
+    Network,
     QueryName,
     Rate,
     RateValue,
@@ -62,6 +63,11 @@ class Listen(Frozen):
         description="Open connections per listener; beyond them accepting pauses.",
     )
 
+    # nginx, HAProxy: none unless it is said
+    proxy_protocol: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
+        default=(),
+        description="Networks of proxies whose connections begin with a PROXY head (v1 or v2).",
+    )
     # Mozilla: "for almost all systems"
     tls: Literal["intermediate", "modern"] = Field(
         default="intermediate",

@@ -237,6 +237,7 @@ class MemoryGateway:
         before = set(listening.connections)
         listening._accept(near, (address, 50000))
         (protocol,) = listening.connections - before
+        assert isinstance(protocol, Http1Server)
         self.peers[id(protocol.peer)] = wire
         return wire
 
