@@ -14,11 +14,10 @@ from typing import NoReturn
 import yaml
 
 from edgeproxy.config.problems import Problem
-from edgeproxy.config.syntax import Unreadable, explain, position
+from edgeproxy.config.syntax import DEPTH, TOO_DEEP, Unreadable, explain, position
 from edgeproxy.config.units import shown
 
 MOST = 500_000  # values in one file: 5,000 long routes have 70,000
-DEPTH = 32  # the deepest sensible configuration needs 9
 BORROWED = 100_000  # values that aliases may add: a bomb has billions, an honest file hundreds
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -144,7 +143,7 @@ class _Builder:
         if event.tag not in (None, "!"):
             self._stop(node, f"tags such as {shown(event.tag)} are not used here; remove it")
         if len(self._open) >= DEPTH:
-            self._stop(node, f"nested more than {DEPTH} deep; nothing here needs that")
+            self._stop(node, TOO_DEEP)
         if self._open and self._open[-1].node.pairs is not None and self._open[-1].key is None:
             self._stop(node, "a key is one line of text, not a list or a mapping")
         if isinstance(event, yaml.MappingStartEvent):

@@ -4,8 +4,13 @@ import yaml
 
 from edgeproxy.config.problems import Problem
 
+DEPTH = 32  # the deepest sensible configuration needs 9
+TOO_DEEP = f"nested more than {DEPTH} deep; nothing here needs that"
+
 #: A part of PyYAML's or libyaml's message -> what is wrong and what would be right.
 _WORDS = (
+    # libyaml 0.2.6 counts open brackets while it looks ahead, before we see the first of them.
+    ("maximum nesting depth", TOO_DEEP),
     (
         "while scanning an alias",
         'text that begins with * needs quotes, as in "*.example.com"',
