@@ -15,7 +15,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
@@ -27,12 +29,15 @@ from edgeproxy.forward import forwarded_lines, is_trusted, trusted_chain, vouche
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.http1.upgrade import asks_for_websocket
+from edgeproxy.identifying import Policy, Sent, holder, key_of, withhold_keys
 from edgeproxy.identity.keyindex import KeyIndex
+from edgeproxy.identity.refusal import invalid, lacking, missing
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
 from edgeproxy.page import welcome
 from edgeproxy.paths import Path, normalise, strip_prefix
 from edgeproxy.routing import HostTable, NoRoute, find
+from edgeproxy.waiting import Waiting
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
@@ -45,8 +50,6 @@ if TYPE_CHECKING:
 _log = Logger()
 
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([/?].*)?\Z")
-#: RFC 9110 11.4 allows several spaces; a tab stays part of the credential, which is wrong then.
-_BEARER = re.compile(rb"(?i:bearer)(?=[ \t]) *+([ \t]*+(?i:edge_).*)\Z")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,128}\Z")
 _ALL_METHODS = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _DEFAULT_PORTS = {b"https": 443, b"http": 80}
@@ -152,29 +155,28 @@ class ReverseProxyResource(Resource):
             view = self._host(exchange, snapshot)
             route = self._route(exchange, view)
             windows = self._address_limits(exchange, route) if route.address_limits else None
-            if route.certificates is not None and self._certified(
-                exchange, route, view, snapshot, windows
-            ):
-                pass
+            policy = route.policy
+            if policy is not None:
+                if self._ask(exchange, route, policy, view, windows):
+                    return
             elif not route.open:
                 self._identify(exchange, route, snapshot, windows)
             elif exchange.head.keys or snapshot.key_parameter is not None:
-                _withhold(exchange, snapshot.key_parameter)
-            if route.limits or windows:
-                self._limits(exchange, route, windows)
-            length = exchange.head.length
-            if length is not None and length > route.body:
-                raise GatewayError(413, "The request body is larger than allowed.", close=True)
-            self._answer(exchange, route, view, snapshot)
-        except GatewayError as error:
-            exchange.refuse(error)
-        except Exception:
-            _log.failure("A request failed in the gateway itself")
-            exchange.refuse(
-                GatewayError(
-                    500, "The gateway failed to handle this request.", source=Source.OURSELVES
-                )
-            )
+                withhold_keys(exchange, snapshot.key_parameter)
+            self._admit(exchange, route, view, windows)
+        except Exception as error:
+            _fail(exchange, error)
+
+    def _admit(
+        self, exchange: Exchange, route: Route, view: HostView, windows: list[Window] | None
+    ) -> None:
+        """The phases after identity."""
+        if route.limits or windows:
+            self._limits(exchange, route, windows)
+        length = exchange.head.length
+        if length is not None and length > route.body:
+            raise GatewayError(413, "The request body is larger than allowed.", close=True)
+        self._answer(exchange, route, view, exchange.snapshot)
 
     def _host(self, exchange: Exchange, snapshot: Snapshot) -> HostView:
         """The host asked for, as this connection may ask for it."""
@@ -253,25 +255,20 @@ class ReverseProxyResource(Resource):
         snapshot: Snapshot,
         windows: list[Window] | None,
     ) -> None:
-        """Who is calling, and may it come here?"""
+        """Who is calling, by API key, and may it come here?"""
         try:
             keys = exchange.head.keys
             if len(keys) == 1 and keys[0][0] is _API_KEY and snapshot.key_parameter is None:
                 _, credential, exchange.credential = keys[0]
             else:
-                found = _credential(exchange, snapshot.key_parameter)
+                found = key_of(exchange, snapshot.key_parameter)
                 if found is None:
                     if route.anonymous:
                         return
-                    raise _unauthorized(b"Bearer", "no credential")
+                    raise missing("no credential")
                 credential = found
-            now = exchange.started + self._clock.epoch
-            record = self._keys().find(credential, now)
-            if record is None:
-                raise _unauthorized(_INVALID, "unknown key")
-            if record.revoked or not record.not_before <= now < record.expires:
-                raise _unauthorized(_INVALID, f"key {record.id}: {record.state(now)}")
-            principal = exchange.principal = record.principal
+            principal = holder(self._keys(), credential, exchange.started + self._clock.epoch)
+            exchange.principal = principal
             if route.scopes or route.groups:
                 _permit(route, principal)
         except GatewayError:
@@ -279,36 +276,47 @@ class ReverseProxyResource(Resource):
                 _charge(exchange, windows, exchange.started)
             raise
 
-    def _certified(
+    def _ask(
         self,
         exchange: Exchange,
         route: Route,
+        policy: Policy,
         view: HostView,
-        snapshot: Snapshot,
         windows: list[Window] | None,
     ) -> bool:
-        """Who is calling, by certificate? False leaves it to the other credentials."""
-        found = view.standing
-        assert route.certificates is not None
-        try:
-            if not route.keys:
-                _withhold(exchange, snapshot.key_parameter)
-            if found is None or not found.shown or found.credential not in route.certificates:
-                if route.keys or route.anonymous:
-                    return not route.keys
-                raise _unauthorized(b"Bearer", "no client certificate")
-            if route.keys and _credential(exchange, snapshot.key_parameter) is not None:
-                raise _unauthorized(_INVALID, "two credentials: a certificate and a key")
-            principal = found.principal
-            if principal is None:
-                raise _unauthorized(_INVALID, f"client certificate: {found.objection}")
+        """Who is calling, by the route's policy? True if that takes time: the exchange waits."""
+
+        def permit(principal: Principal | None) -> None:
             exchange.principal = principal
-            _permit(route, principal)
+            if principal is not None:
+                _permit(route, principal)
+
+        def admit(principal: Principal | None) -> None:
+            try:
+                permit(principal)
+            except GatewayError as error:
+                refuse(error)
+                return
+            self._admit(exchange, route, view, windows)
+
+        def refuse(error: Exception) -> None:
+            if windows and isinstance(error, GatewayError):
+                _charge(exchange, windows, exchange.started)
+            _fail(exchange, error)
+
+        try:
+            now = exchange.started + self._clock.epoch
+            sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
+            found = policy.identify(sent)
+            if isinstance(found, Deferred):
+                Waiting(exchange, found, admit, refuse)
+                return True
+            permit(found)
         except GatewayError:
             if windows:
                 _charge(exchange, windows, exchange.started)
             raise
-        return True
+        return False
 
     def _limits(self, exchange: Exchange, route: Route, before: list[Window] | None) -> None:
         """All limits are looked at before any is charged."""
@@ -409,17 +417,23 @@ def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange
 
 _PARAMETERS = re.compile(rb";[^/]*+")
 _API_KEY = Kind.API_KEY
-#: A key of ours in either field, whether it is valid or not.
-_OURS = re.compile(rb"(?:bearer[ \t]+)?edge_", re.IGNORECASE)
-_INVALID = b'Bearer error="invalid_token"'
-_SCOPE = b'Bearer error="insufficient_scope"'
+
+
+def _fail(exchange: Exchange, error: Exception) -> None:
+    """The one answer to what a phase raised."""
+    if not isinstance(error, GatewayError):
+        _log.failure("A request failed in the gateway itself", Failure(error))
+        error = GatewayError(
+            500, "The gateway failed to handle this request.", source=Source.OURSELVES
+        )
+    exchange.refuse(error)
 
 
 def _refused(view: HostView) -> GatewayError:
     """Why a connection may not ask for a host at all; another connection may."""
     found = view.standing
     if found is not None and found.refusal:
-        error = _unauthorized(_INVALID, f"client certificate: {found.refusal}")
+        error = invalid(f"client certificate: {found.refusal}")
         error.close = view.ends
         return error
     return GatewayError(421, "This connection is not for that host.", close=view.ends)
@@ -428,9 +442,9 @@ def _refused(view: HostView) -> GatewayError:
 def _permit(route: Route, principal: Principal) -> None:
     """May this caller come here?"""
     if route.scopes and not route.scopes <= principal.scopes:
-        raise _forbidden(_SCOPE, "scope missing")
+        raise lacking("scope missing", scope=True)
     if route.groups and route.groups.isdisjoint(principal.groups):
-        raise _forbidden(b"Bearer", "not in a group that is let in")
+        raise lacking("not in a group that is let in")
 
 
 def _no_route(allowed: frozenset[bytes]) -> GatewayError:
@@ -469,24 +483,6 @@ def _upgrade(exchange: Exchange) -> None:
     exchange.close_after()
 
 
-def _unauthorized(challenge: bytes, reason: str) -> GatewayError:
-    return GatewayError(
-        401,
-        "A valid credential is needed.",
-        reason=reason,
-        fields=(b"WWW-Authenticate: " + challenge,),
-    )
-
-
-def _forbidden(challenge: bytes, reason: str) -> GatewayError:
-    return GatewayError(
-        403,
-        "This credential may not do that.",
-        reason=reason,
-        fields=(b"WWW-Authenticate: " + challenge,),
-    )
-
-
 def _charge(exchange: Exchange, windows: list[Window], now: float) -> None:
     """Record one admission in each window; one in shadow mode that is full counts no further."""
     for window in windows:
@@ -497,52 +493,6 @@ def _charge(exchange: Exchange, windows: list[Window], now: float) -> None:
         exchange.limit = least.terms.name
         exchange.remaining = least.remaining
         exchange.limit_lines = joined_field_lines(windows, now)
-
-
-def _credential(exchange: Exchange, parameter: bytes | None) -> bytes | None:
-    """The one API key that was sent; its line (or parameter) will not be passed on.
-
-    :raises GatewayError: 401 when several were sent: which one counts would be a guess.
-    """
-    found: bytes | None = None
-    for kind, value, line in exchange.head.keys:
-        if kind is not _API_KEY:
-            match = _BEARER.match(value)
-            if match is None:
-                continue  # another scheme's, or another party's token: the application's
-            value = match.group(1)
-        if found is not None:
-            raise _unauthorized(_INVALID, "two credentials")
-        found = value
-        exchange.credential = line
-    if parameter is not None and exchange.query:
-        found = _query_credential(exchange, parameter, found)
-    return found
-
-
-def _withhold(exchange: Exchange, parameter: bytes | None) -> None:
-    """On an open route nobody is asked for a key; one that comes along all the same is none of
-    the service's business, which could use it in the caller's place."""
-    head = exchange.head
-    head.keys = tuple(each for each in head.keys if not _OURS.match(each[1]))
-    if parameter is not None and exchange.query:
-        parts = exchange.query[1:].split(b"&")
-        kept = [part for part in parts if part.partition(b"=")[0] != parameter]
-        exchange.query = b"?" + b"&".join(kept) if kept else b""
-
-
-def _query_credential(exchange: Exchange, parameter: bytes, found: bytes | None) -> bytes | None:
-    kept = []
-    for part in exchange.query[1:].split(b"&"):
-        name, _, value = part.partition(b"=")
-        if name != parameter:
-            kept.append(part)
-        elif found is not None:
-            raise _unauthorized(_INVALID, "two credentials")
-        else:
-            found = value
-    exchange.query = b"?" + b"&".join(kept) if kept else b""
-    return found
 
 
 def _network(address: str) -> str:

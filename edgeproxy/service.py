@@ -23,9 +23,12 @@ from edgeproxy.certs.scan import Problem
 from edgeproxy.certs.telling import Counts
 from edgeproxy.certs.trust import TrustWatch, read_policies
 from edgeproxy.config import Config
+from edgeproxy.config.frozen import Frozen
 from edgeproxy.control import ControlSocket
+from edgeproxy.credentials import Credentials
 from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
+from edgeproxy.identifying import Credential
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.limits.table import LimitTable
@@ -67,6 +70,7 @@ class Built(NamedTuple):
     snapshot: Snapshot
     plan: Plan
     mounts: Building
+    credentials: dict[str, tuple[Frozen, Credential]]
 
 
 class Gateway(Service):
@@ -110,6 +114,7 @@ class Gateway(Service):
         self.keys = KeyStore(reactor, config.keys, _nothing)
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
+        self.credentials = Credentials(reactor, self._keys)
         built = self.build(config)
         self.mounts.make(built.mounts)
         self.resource = ReverseProxyResource(
@@ -120,6 +125,7 @@ class Gateway(Service):
         self.trust.watch(config, built.snapshot.policies)
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
+        self.credentials.use(built.credentials)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -204,10 +210,17 @@ class Gateway(Service):
             raise StartError(str(error)) from error
         limits = compile_limits(config, self._limits())
         mounts = self.mounts.build(config)
-        router = compile_router(config, plan.upstreams, limits, mounts.by_order)
+        credentials = self.credentials.build(config)
+        router = compile_router(
+            config,
+            plan.upstreams,
+            limits,
+            mounts.by_order,
+            self.credentials.by_name(credentials),
+        )
         policies = self._policies(config)
         snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record, policies)
-        return Built(config, snapshot, plan, mounts)
+        return Built(config, snapshot, plan, mounts, credentials)
 
     def _policies(self, config: Config) -> Policies:
         resource = getattr(self, "resource", None)
@@ -233,6 +246,7 @@ class Gateway(Service):
         self.trust.watch(built.config, built.snapshot.policies)
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
+        self.credentials.use(built.credentials)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
         if staged.keys is not None:
@@ -282,6 +296,7 @@ class Gateway(Service):
         for listening in (*self.listeners, *self.probing):
             listening.start()
         self.trust.start()
+        self.credentials.start()
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
@@ -385,6 +400,7 @@ class Gateway(Service):
         self.fleet.stop()
         self.folder.stop()
         self.trust.stop()
+        self.credentials.stop()
         self.keys.stop()
         self.log.stop()
         self._end_probing()

@@ -23,6 +23,7 @@ from edgeproxy.config.units import Rate
 from edgeproxy.forward import FieldRules
 from edgeproxy.hsts import StrictTransport
 from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
+from edgeproxy.identifying import Policy
 from edgeproxy.identity.principal import Principal
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.routing import PathKind, Router, Rule
@@ -30,6 +31,7 @@ from edgeproxy.routing import PathKind, Router, Rule
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Policies
     from edgeproxy.exchange import Exchange
+    from edgeproxy.identifying import Credential
     from edgeproxy.mounted.mount import Mount
     from edgeproxy.upstream.upstream import Upstream
 
@@ -80,12 +82,10 @@ class Route:
         "anonymous",
         "between",
         "body",
-        "certificates",
         "first_byte",
         "groups",
         "host_line",
         "keep_slash",
-        "keys",
         "label",
         "limit",
         "limits",
@@ -93,6 +93,7 @@ class Route:
         "mount",
         "mounted",
         "open",
+        "policy",
         "request_rules",
         "response_rules",
         "scopes",
@@ -108,16 +109,15 @@ class Route:
         upstream: Upstream | None,
         limits: Sequence[Limit],
         one: Shared,
-        certificates: frozenset[str] = frozenset(),
+        policy: Policy | None = None,
     ) -> None:
         self.label = label(config)
         #: The label as it stands in the log: ready JSON.
         self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
-        self.keys = "api_key" in config.auth
-        #: The credentials by client certificate that let in; ``None`` where there are none.
-        self.certificates = one(certificates.intersection(config.auth)) or None
+        #: What callers are asked for; ``None`` where it is an API key or nothing, as on most.
+        self.policy = policy
         self.scopes = one(frozenset(config.scopes))
         self.groups = one(frozenset(config.groups))
         self.limits = one(tuple(limit for limit in limits if not limit.by_address))
@@ -241,9 +241,10 @@ def compile_router(
     upstreams: Mapping[str, Upstream],
     limits: Mapping[str, Limit],
     mounts: Mapping[int, Mount] = MappingProxyType({}),
+    credentials: Mapping[str, Credential] = MappingProxyType({}),
 ) -> Router[Route]:
     """All routes in their total order; ``mounts`` are the resources of those that name one, by
-    the place of the route in the configuration."""
+    the place of the route in the configuration, ``credentials`` all that routes may ask for."""
     kept: dict[tuple[type, object], Any] = {}
 
     def one(value: T, /) -> T:
@@ -252,11 +253,25 @@ def compile_router(
         found: T = kept.setdefault((type(value), value), value)
         return found
 
+    policies: dict[tuple[str, ...], Policy | None] = {}
+
+    def policy(auth: tuple[str, ...]) -> Policy | None:
+        if auth not in policies:
+            policies[auth] = _policy(auth, credentials)
+        return policies[auth]
+
     # One window answers for one limit, however often and wherever it is named.
     return Router(
-        _rule(order, route, config, upstreams, limits, mounts.get(order), one)
+        _rule(order, route, config, upstreams, limits, mounts.get(order), one, policy(route.auth))
         for order, route in enumerate(config.routes)
     )
+
+
+def _policy(auth: tuple[str, ...], credentials: Mapping[str, Credential]) -> Policy | None:
+    asked = [credentials[name] for name in auth if name in credentials]
+    if not asked or auth in (("api_key",), ("api_key", "anonymous"), ("anonymous", "api_key")):
+        return None
+    return Policy(asked, anonymous="anonymous" in auth)
 
 
 def _rule(
@@ -267,10 +282,11 @@ def _rule(
     limits: Mapping[str, Limit],
     mounted: Mount | None,
     one: Shared,
+    policy: Policy | None,
 ) -> Rule[Route]:
     named = [limits[name] for name in config.limit if name != "none"]
     upstream = None if config.to is None else upstreams[config.to]
-    route = Route(config, upstream, named, one, frozenset(whole.credentials))
+    route = Route(config, upstream, named, one, policy)
     if mounted is not None:
         _use_resource(route, config, mounted)
     if config.to is not None:

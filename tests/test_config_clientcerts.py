@@ -49,7 +49,7 @@ routes:
     ("text", "messages"),
     [
         (TOP + "auth: { »staff: { ca: ca.pem } }\n" + "routes: { '*': { /: shop } }",
-         ["'staff': this version knows two kinds of credentials"]),
+         ["'staff' does not say what kind of credential it is"]),
         (TOP + "auth: { staff: { client_certificate: ca.pem, »crll: x } }\n"
          + "routes: { '*': { /: shop } }", ["did you mean 'crl'"]),
         (TOP + "auth: { staff: { client_certificate: ca.pem, principal: »email } }\n"

@@ -24,7 +24,7 @@ SETTINGS = [
     ("certs: { default: »'a b' }", "'a b' is not a host name"),
     (
         "auth: { »partner: { jwt: x } }",
-        "'partner': this version knows two kinds of credentials, api_key",
+        "'partner' does not say what kind of credential it is",
     ),
     ("auth: { »none: {} }", "'none' has its meaning already; remove it"),
     ("auth: »api_key", "'api_key' stands here; settings in the form `key: value`"),

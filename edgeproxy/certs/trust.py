@@ -54,7 +54,7 @@ def _authorities(
     wrong: dict[str, list[Problem]] = {}
     for name in _asked_for(config):
         problems: list[Problem] = []
-        credential = config.credentials[name]
+        credential = config.certificates[name]
         cas = _read(credential.client_certificate, problems)
         lists = _read(credential.crl, problems)
         authorities[name], found = read_authority(cas, lists, now)
@@ -69,7 +69,7 @@ def _policies(config: Config, authorities: Mapping[str, Authority], before: Poli
     }
     found = {}
     for host, asked in config.client_certificates.items():
-        holders = Holders(asked.by, config.credentials[asked.by])
+        holders = Holders(asked.by, config.certificates[asked.by])
         key = asked, authorities[asked.by], holders
         found[host] = made.setdefault(key, Policy(*key))
     return Policies(found)
@@ -94,7 +94,7 @@ def _seen(config: Config) -> tuple[tuple[int, int, int, int] | None, ...]:
     """What tells two states of the files apart."""
     seen: list[tuple[int, int, int, int] | None] = []
     for name in _asked_for(config):
-        credential = config.credentials[name]
+        credential = config.certificates[name]
         for path in (*credential.client_certificate, *credential.crl):
             try:
                 found = os.stat(path)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.config import grammar
-from edgeproxy.config.credentials import asked, check_asked, check_hosts, take_credentials
+from edgeproxy.config.credentials import (
+    asked,
+    check_asked,
+    check_hosts,
+    kind_of,
+    take_credentials,
+)
 from edgeproxy.config.hsts import hsts
 from edgeproxy.config.model import (
     Auth,
@@ -66,6 +72,7 @@ def assemble(
     """
     main = sources[0]
     declared = _declared(main)
+    certificates = _certificates(main)
     credentials = take_credentials(main.reader, main.root.get("auth"), folder)
     form = _settings(main)
     for each in sources[1:]:
@@ -83,7 +90,7 @@ def assemble(
     routes = RouteReader(names, form.defaults, defaults, upstreams, credentials, asking)
     for each in sources:
         routes.take(each.reader, each.root.get("routes"))
-    check_asked(_places(sources, "client_certificates"), asking, _certificates(main, declared))
+    check_asked(_places(sources, "client_certificates"), asking, certificates)
     strict = _entries(sources, "hsts", grammar.host, hsts)
     if complete:
         for section in ("client_certificates", "hsts"):
@@ -170,9 +177,15 @@ def _declared(main: Source) -> list[str]:
     return [key for key, _, _ in (main.root.get("auth") or Node(0, 0)).entries()]
 
 
-def _certificates(main: Source, declared: list[str]) -> list[str]:
+def _certificates(main: Source) -> list[str]:
     """Credentials that are meant to be certificates, also those that something is wrong with."""
-    return [name for name in declared if name not in (*Auth.model_fields, *OPENERS)]
+    entries = (main.root.get("auth") or Node(0, 0)).entries()
+    return [
+        name
+        for name, _, node in entries
+        if name not in (*Auth.model_fields, *OPENERS)
+        and kind_of(node) in (None, "client_certificate")
+    ]
 
 
 def _places(sources: Sequence[Source], section: str) -> dict[str, tuple[Reader, Node, Node]]:

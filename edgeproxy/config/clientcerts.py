@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 
 from edgeproxy.config.fields import Name, WrittenPath, one_or_more
-from edgeproxy.config.frozen import Frozen
+from edgeproxy.config.frozen import Frozen, NamedCredential
 from edgeproxy.config.units import shown
 
 Source = Literal["subject", "subject:cn", "san:email", "san:dns", "san:uri", "fingerprint"]
@@ -58,7 +58,7 @@ CallerValue = Annotated[
 ]
 
 
-class ClientCertificate(Frozen):
+class ClientCertificate(NamedCredential):
     """A credential: a certificate that one of these CAs has issued to the client."""
 
     client_certificate: Annotated[tuple[WrittenPath, ...], one_or_more(WrittenPath)] = Field(

@@ -1,7 +1,10 @@
 """Named credentials and who is asked for them: read from the files, and held against the routes."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from edgeproxy.config.clientcerts import (
     ASKED,
@@ -10,18 +13,37 @@ from edgeproxy.config.clientcerts import (
     ClientCertificate,
     wrong_callers,
 )
+from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.model import Auth, Route
 from edgeproxy.config.nodes import Node
-from edgeproxy.config.reading import Reader
+from edgeproxy.config.reading import Location, Reader
 from edgeproxy.config.routes import OPENERS
 from edgeproxy.config.units import shown
 
-KINDS = ("client_certificate",)
+
+class Kind(NamedTuple):
+    """One kind of credential: its settings, and what no field can say of them by itself.
+
+    `wrong` gives places within the entry and what is wrong there.
+    """
+
+    model: type[NamedCredential]
+    form: TypeAdapter[Any]
+    wrong: Callable[[Any], Iterable[tuple[Location, str]]]
 
 
-def take_credentials(
-    reader: Reader, auth: Node | None, folder: Path
-) -> dict[str, ClientCertificate]:
+def _wrong_certificate(form: ClientCertificate) -> Iterator[tuple[Location, str]]:
+    for key, message in wrong_callers(form).items():
+        yield ("callers", key, "[key]") if key else ("principal",), message
+
+
+#: The key that tells a kind, in the order in which they are shown.
+KINDS: dict[str, Kind] = {
+    "client_certificate": Kind(ClientCertificate, CREDENTIAL, _wrong_certificate),
+}
+
+
+def take_credentials(reader: Reader, auth: Node | None, folder: Path) -> dict[str, NamedCredential]:
     """The named credentials under `auth`, taken out of it; what is left is there by itself."""
     found = {}
     for name, place, node in list(auth.entries()) if auth else ():
@@ -29,29 +51,35 @@ def take_credentials(
             continue
         assert auth is not None and auth.pairs is not None
         del auth.pairs[name]
+        kind = kind_of(node)
         if name in OPENERS:
             reader.add(place, f"'{name}' has its meaning already; remove it")
-        elif node.get(KINDS[0]) is None:
+        elif kind is None:
             reader.add(
                 place,
-                f"{shown(name)}: this version knows two kinds of credentials, api_key, which "
-                "needs no entry, and certificates, as in "
-                f"`{name}: {{ client_certificate: ca.pem }}`; make it one, or remove it",
+                f"{shown(name)} does not say what kind of credential it is; "
+                f"{', '.join(KINDS)} are known (api_key needs no entry), as in "
+                f"`{name}: {{ client_certificate: ca.pem }}`; name one, or remove it",
             )
         else:
-            credential = _credential(reader, node)
+            credential = _credential(reader, node, KINDS[kind])
             if credential is not None:
                 found[name] = credential.within(folder)
     return found
 
 
-def _credential(reader: Reader, node: Node) -> ClientCertificate | None:
-    form = reader.model(ClientCertificate, node, CREDENTIAL)
+def kind_of(node: Node) -> str | None:
+    """Which kind of credential an entry is meant to be."""
+    return next((kind for kind in KINDS if node.get(kind) is not None), None)
+
+
+def _credential(reader: Reader, node: Node, kind: Kind) -> NamedCredential | None:
+    form = reader.model(kind.model, node, kind.form)
     if form is None:
         return None
-    wrong = wrong_callers(form)
-    for key, message in wrong.items():
-        reader.at(node, ("callers", key, "[key]") if key else ("principal",), message)
+    wrong = list(kind.wrong(form))
+    for location, message in wrong:
+        reader.at(node, location, message)
     return None if wrong else form
 
 

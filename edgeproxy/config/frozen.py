@@ -1,5 +1,8 @@
 """What all models of the configuration are."""
 
+from pathlib import Path
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -7,3 +10,11 @@ class Frozen(BaseModel):
     """Unknown keys are errors, values never change, nothing is converted that is not said."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NamedCredential(Frozen):
+    """One entry under `auth`, of any kind."""
+
+    def within(self, folder: Path) -> Self:
+        """The same with files below `folder`."""
+        return self

@@ -30,7 +30,7 @@ from edgeproxy.config.fields import (
     one_or_more,
     seconds,
 )
-from edgeproxy.config.frozen import Frozen
+from edgeproxy.config.frozen import Frozen, NamedCredential
 from edgeproxy.config.hsts import Hsts
 
 __all__ = ["Frozen", "Rate"]
@@ -313,7 +313,7 @@ class Config(Frozen):
     certs: Certs = Certs()
     keys: Path = Path("keys.jsonl")
     auth: Auth = Auth()
-    credentials: dict[str, ClientCertificate] = {}
+    credentials: dict[str, NamedCredential] = {}
     client_certificates: dict[str, Asked] = {}
     hsts: dict[str, Hsts] = {}
     limits: dict[str, Limit] = {}
@@ -330,3 +330,12 @@ class Config(Frozen):
     access_log: Path | Literal["-", "off"] = Path("access.log")
     server_header: Literal["hide", "keep"] = "hide"
     control: Control = Control()
+
+    @property
+    def certificates(self) -> dict[str, ClientCertificate]:
+        """The credentials by client certificate."""
+        return {
+            name: each
+            for name, each in self.credentials.items()
+            if isinstance(each, ClientCertificate)
+        }

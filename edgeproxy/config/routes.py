@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeproxy.config import grammar
 from edgeproxy.config.clientcerts import Asked, ClientCertificate, unreachable
+from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Location, Reader, locate
@@ -60,7 +61,7 @@ class RouteReader:
         form: DefaultsForm,
         defaults: Defaults,
         upstreams: Mapping[str, Upstream],
-        credentials: Mapping[str, ClientCertificate],
+        credentials: Mapping[str, NamedCredential],
         asking: Mapping[str, Asked],
     ) -> None:
         self.routes: list[Route] = []
@@ -68,7 +69,9 @@ class RouteReader:
         self._form = form
         self._defaults = defaults
         self._upstreams = upstreams
-        self._credentials = credentials
+        self._certificates = [
+            name for name, each in credentials.items() if isinstance(each, ClientCertificate)
+        ]
         self._asking = asking
         #: What tells routes apart -> the methods already taken, and where.
         self._taken: dict[tuple[Any, ...], list[tuple[frozenset[str], str]]] = {}
@@ -106,8 +109,8 @@ class RouteReader:
         at = (0, 0) if form.resource is None else (named.line, named.column)
         route = self._route(form, host, key, f"{reader.file}", place.line, at)
         self._check_taken(reader, route, place)
-        if self._credentials and self._names.complete:
-            wrong = unreachable(route, self._credentials, self._asking)
+        if self._certificates and self._names.complete:
+            wrong = unreachable(route, self._certificates, self._asking)
             if wrong is not None:
                 reader.add(place, wrong)
         self.routes.append(route)

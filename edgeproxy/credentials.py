@@ -1,0 +1,75 @@
+"""The credentials that a configuration names, made from it; they outlive it where it repeats them.
+
+What a credential has learnt (a key set, answers of an endpoint) is worth keeping over a reload, so
+one whose configuration is what it was stays the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.config.clientcerts import ClientCertificate
+from edgeproxy.config.frozen import Frozen
+from edgeproxy.identifying import ApiKeys, Certificates, Credential
+
+if TYPE_CHECKING:
+    from edgeproxy.config import Config
+    from edgeproxy.identity.keyindex import KeyIndex
+
+#: The configuration of one kind -> what makes the credential of it: (name, settings, reactor).
+MAKERS: dict[type[Frozen], Callable[[str, Any, Any], Credential]] = {
+    ClientCertificate: lambda name, settings, reactor: Certificates(name),
+}
+
+
+class Credentials:
+    """All that routes may ask for. `build` makes what a configuration names beside what is in
+    force; `use` changes over: what comes in is started, what nobody names any more is stopped."""
+
+    def __init__(self, reactor: Any, keys: Callable[[], KeyIndex]) -> None:
+        self._reactor = reactor
+        self._api_keys = ApiKeys(keys)
+        self._running = False
+        #: By name: what each was made from, and itself.
+        self._made: dict[str, tuple[Frozen, Credential]] = {}
+
+    def build(self, config: Config) -> dict[str, tuple[Frozen, Credential]]:
+        """Nothing changes yet; may run in a thread."""
+        found = {}
+        for name, settings in config.credentials.items():
+            before = self._made.get(name)
+            if before is None or before[0] != settings:
+                made = MAKERS[type(settings)](name, settings, self._reactor)
+                before = settings, made
+            found[name] = before
+        return found
+
+    def by_name(self, built: Mapping[str, tuple[Frozen, Credential]]) -> dict[str, Credential]:
+        """What the routes of a built configuration may name."""
+        return {"api_key": self._api_keys} | {name: made for name, (_, made) in built.items()}
+
+    def use(self, built: Mapping[str, tuple[Frozen, Credential]]) -> None:
+        """Put what was built into force."""
+        before, self._made = self._made, dict(built)
+        kept = {id(made) for _, made in built.values()}
+        if self._running:
+            known = {id(made) for _, made in before.values()}
+            for _, made in built.values():
+                if id(made) not in known:
+                    made.start()
+            for _, made in before.values():
+                if id(made) not in kept:
+                    made.stop()
+
+    def start(self) -> None:
+        """The gateway begins to serve."""
+        self._running = True
+        for _, made in self._made.values():
+            made.start()
+
+    def stop(self) -> None:
+        """The gateway has drained."""
+        self._running = False
+        for _, made in self._made.values():
+            made.stop()

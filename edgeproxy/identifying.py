@@ -1,0 +1,226 @@
+"""Who is calling, on routes that ask for anything but an API key alone.
+
+A route names credentials, any of which lets in. Each looks at what the request shows (`Sent`) and
+claims what is of its kind; exactly one claim is right, since with two it would be a guess whose
+request this is. What was claimed is verified, and taken out of the request, which goes on to a
+service without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.http1.fields import Kind
+from edgeproxy.identity.refusal import invalid, missing
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from edgeproxy.certs.clients import Standing
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.identity.keyindex import KeyIndex
+    from edgeproxy.identity.principal import Principal
+
+#: RFC 9110 11.4 allows several spaces; a tab stays part of the credential, which is wrong then.
+_BEARER = re.compile(rb"(?i:bearer)(?=[ \t]) *+([ \t]*+.*)\Z")
+#: A key of ours, whether it is valid or not.
+_OURS = re.compile(rb"[ \t]*+edge_", re.IGNORECASE)
+_API_KEY = Kind.API_KEY
+_AUTHORIZATION = Kind.AUTHORIZATION
+
+
+class Sent:
+    """What a request shows of its caller.
+
+    `bearer` is the token of its Authorization field, ``None`` when there is none or another scheme
+    stands there; a credential that claims it sets it to ``None``. `doubled` tells that there are
+    two such fields. `standing` is what the connection's client certificate is worth for this host,
+    `now` is in seconds since 1970.
+    """
+
+    __slots__ = ("bearer", "doubled", "exchange", "now", "parameter", "standing")
+
+    def __init__(
+        self, exchange: Exchange, standing: Standing | None, parameter: bytes | None, now: float
+    ) -> None:
+        self.exchange = exchange
+        self.standing = standing
+        self.parameter = parameter
+        self.now = now
+        self.bearer: bytes | None = None
+        fields = [value for kind, value, _ in exchange.head.keys if kind is _AUTHORIZATION]
+        self.doubled = len(fields) > 1
+        match = _BEARER.match(fields[0]) if fields else None
+        if match is not None:
+            self.bearer = match.group(1)
+
+    def withhold_bearer(self) -> None:
+        """The service does not get the Authorization field."""
+        head = self.exchange.head
+        head.keys = tuple(each for each in head.keys if each[0] is not _AUTHORIZATION)
+
+
+class Credential:
+    """One credential that routes may name.
+
+    `rank` is its place among the others of a route: those that can tell by its form that something
+    is theirs come before those that take what is left. `takes_bearer` says that a bearer token
+    that nobody claims is refused rather than left to the application.
+    """
+
+    name: str
+    rank = 0
+    takes_bearer = False
+
+    def claim(self, sent: Sent) -> Any:
+        """What the request shows of this kind, ``None`` for nothing; what is claimed is taken
+        out of the request. Raises `GatewayError` (401) when it is there twice, or doubtful."""
+        raise NotImplementedError
+
+    def verify(self, claim: Any, sent: Sent) -> Principal | Deferred[Principal]:
+        """Who that is. Raises `GatewayError` (401, 403, 503), or the Deferred fails with it."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """The configuration that names it comes into force."""
+
+    def stop(self) -> None:
+        """Nobody will ask any more."""
+
+
+class ApiKeys(Credential):
+    """The keys of the key file, beside other credentials; alone they are
+    `edgeproxy.resource.ReverseProxyResource`'s."""
+
+    name = "api_key"
+
+    def __init__(self, keys: Callable[[], KeyIndex]) -> None:
+        self._keys = keys
+
+    def claim(self, sent: Sent) -> bytes | None:
+        bearer = sent.bearer
+        if bearer is not None and _OURS.match(bearer):
+            sent.bearer = None
+        return key_of(sent.exchange, sent.parameter)
+
+    def verify(self, claim: bytes, sent: Sent) -> Principal:
+        return holder(self._keys(), claim, sent.now)
+
+
+class Certificates(Credential):
+    """Client certificates under one named credential."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def claim(self, sent: Sent) -> Standing | None:
+        found = sent.standing
+        if found is None or not found.shown or found.credential != self.name:
+            return None
+        return found
+
+    def verify(self, claim: Standing, sent: Sent) -> Principal:
+        if claim.principal is None:
+            raise invalid(f"client certificate: {claim.objection}")
+        return claim.principal
+
+
+class Policy:
+    """What one route asks of its callers. `anonymous` lets in those who show nothing."""
+
+    __slots__ = ("_strict", "anonymous", "credentials", "keys")
+
+    def __init__(self, credentials: Sequence[Credential], *, anonymous: bool) -> None:
+        self.credentials = tuple(sorted(credentials, key=lambda each: each.rank))
+        self.anonymous = anonymous
+        self.keys = any(isinstance(each, ApiKeys) for each in credentials)
+        self._strict = any(each.takes_bearer for each in credentials)
+
+    def identify(self, sent: Sent) -> Principal | Deferred[Principal] | None:
+        """Who is calling; ``None`` for nobody in particular, where that is allowed.
+
+        Raises `GatewayError`; a Deferred may fail with one.
+        """
+        if self._strict and sent.doubled:
+            raise invalid("two Authorization fields")
+        if not self.keys:
+            withhold_keys(sent.exchange, sent.parameter)
+        claims = []
+        for credential in self.credentials:
+            claim = credential.claim(sent)
+            if claim is not None:
+                claims.append((credential, claim))
+        if self._strict and sent.bearer is not None:
+            raise invalid("a bearer token that none of the route's credentials takes")
+        if not claims:
+            if self.anonymous:
+                return None
+            names = ", ".join(each.name for each in self.credentials)
+            raise missing(f"no credential ({names})")
+        if len(claims) > 1:
+            names = " and ".join(each.name for each, _ in claims)
+            raise invalid(f"two credentials: {names}")
+        credential, claim = claims[0]
+        return credential.verify(claim, sent)
+
+
+def holder(keys: KeyIndex, credential: bytes, now: float) -> Principal:
+    """Whose API key that is. Raises `GatewayError` (401)."""
+    record = keys.find(credential, now)
+    if record is None:
+        raise invalid("unknown key")
+    if record.revoked or not record.not_before <= now < record.expires:
+        raise invalid(f"key {record.id}: {record.state(now)}")
+    return record.principal
+
+
+def key_of(exchange: Exchange, parameter: bytes | None) -> bytes | None:
+    """The one API key that was sent; its line (or parameter) will not be passed on.
+
+    Raises `GatewayError` (401) when several were sent: which one counts would be a guess.
+    """
+    found: bytes | None = None
+    for kind, value, line in exchange.head.keys:
+        if kind is not _API_KEY:
+            match = _BEARER.match(value)
+            if match is None or not _OURS.match(match.group(1)):
+                continue  # another scheme's, or another party's token: the application's
+            value = match.group(1)
+        if found is not None:
+            raise invalid("two credentials")
+        found = value
+        exchange.credential = line
+    if parameter is not None and exchange.query:
+        found = _query_key(exchange, parameter, found)
+    return found
+
+
+def withhold_keys(exchange: Exchange, parameter: bytes | None) -> None:
+    """Nobody is asked for a key here; one that comes along all the same is none of the service's
+    business, which could use it in the caller's place."""
+    head = exchange.head
+    head.keys = tuple(each for each in head.keys if not _ANY_KEY.match(each[1]))
+    if parameter is not None and exchange.query:
+        parts = exchange.query[1:].split(b"&")
+        kept = [part for part in parts if part.partition(b"=")[0] != parameter]
+        exchange.query = b"?" + b"&".join(kept) if kept else b""
+
+
+#: A key of ours in either field.
+_ANY_KEY = re.compile(rb"(?:bearer[ \t]+)?edge_", re.IGNORECASE)
+
+
+def _query_key(exchange: Exchange, parameter: bytes, found: bytes | None) -> bytes | None:
+    kept = []
+    for part in exchange.query[1:].split(b"&"):
+        name, _, value = part.partition(b"=")
+        if name != parameter:
+            kept.append(part)
+        elif found is not None:
+            raise invalid("two credentials")
+        else:
+            found = value
+    exchange.query = b"?" + b"&".join(kept) if kept else b""
+    return found

@@ -1,0 +1,40 @@
+"""How a caller is refused (RFC 6750 3): the status and the challenge; the reason is for the log."""
+
+from __future__ import annotations
+
+from edgeproxy.errors import GatewayError, Source
+
+_MISSING = b"Bearer"
+_INVALID = b'Bearer error="invalid_token"'
+_SCOPE = b'Bearer error="insufficient_scope"'
+
+
+def missing(reason: str) -> GatewayError:
+    """401 for a request without the credential that is asked for."""
+    return _refused(401, "A valid credential is needed.", _MISSING, reason)
+
+
+def invalid(reason: str) -> GatewayError:
+    """401 for a credential that does not let in, whatever is wrong with it."""
+    return _refused(401, "A valid credential is needed.", _INVALID, reason)
+
+
+def lacking(reason: str, *, scope: bool = False) -> GatewayError:
+    """403 for a caller who is known and may not come here; `scope` if it is for want of one."""
+    return _refused(403, "This credential may not do that.", _SCOPE if scope else _MISSING, reason)
+
+
+def unavailable(reason: str) -> GatewayError:
+    """503 while nobody can say who is calling."""
+    return GatewayError(
+        503,
+        "Who is calling cannot be verified at the moment.",
+        source=Source.UPSTREAM,
+        reason=reason,
+        fields=(b"Retry-After: 1",),
+    )
+
+
+def _refused(status: int, detail: str, challenge: bytes, reason: str) -> GatewayError:
+    fields = (b"WWW-Authenticate: " + challenge,)
+    return GatewayError(status, detail, reason=reason, fields=fields)
