@@ -65,6 +65,12 @@ def test_only_a_target_that_is_in_and_untried_is_chosen(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_where_there_are_no_targets_none_is_chosen(kind: str) -> None:
+    """As long as a name leads nowhere, its upstream has none."""
+    assert made(kind, []).next((), "caller") is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_where_none_is_in_those_that_are_out_share_the_work_but_for_draining_ones(
     kind: str,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.config import parse
 from edgeproxy.reloading import Staged
 from edgeproxy.testing import MemoryGateway
 from edgeproxy.testing.gateway import Service
@@ -179,6 +180,32 @@ def test_a_name_stands_for_all_its_addresses() -> None:
 def test_two_configured_targets_at_one_address_are_one() -> None:
     gateway = MemoryGateway(CONFIG, names={"app.internal": ["10.0.0.7", "10.0.0.1"]})
     assert addresses(gateway) == ["10.0.0.1:9001", "10.0.0.7:9001"]
+
+
+@pytest.mark.parametrize("word", ["http://10.0.0.7:9001", "10.0.0.7:9001", "app.internal:9001"])
+def test_one_target_is_drained_by_each_name_that_it_was_given(word: str) -> None:
+    gateway = MemoryGateway(CONFIG, names={"app.internal": ["10.0.0.7"]})
+    fleet = gateway.gateway.fleet
+    (target,) = gateway.gateway.snapshot().upstreams["app"].targets
+    for on in (True, False):
+        assert fleet.drain("app", word, on=on, force=True) == [target]
+        assert target.health.draining == on
+
+
+def test_a_target_that_is_written_in_another_way_keeps_its_pool_and_goes_by_that() -> None:
+    written = "upstreams: { one: { targets: http://one.internal, health: / } }\n"
+    written += "routes: { api.example.com: { /: { to: one, auth: none } } }"
+    gateway = MemoryGateway(written, names={"one.internal": ["10.0.0.1"]})
+    service = gateway.gateway
+    (target,) = service.fleet.targets
+    gateway.wait(0)
+    assert b"Host: one.internal\r\n" in gateway.services["10.0.0.1", 80].received
+    service.use(service.build(parse(written.replace("one.internal", "10.0.0.1"))), Staged())
+    assert service.fleet.targets == [target]
+    gateway.wait(0)
+    assert b"Host: 10.0.0.1\r\n" in gateway.services["10.0.0.1", 80].received
+    assert service.fleet.drain("one", "10.0.0.1:80", on=True, force=True) == [target]
+    assert target.health.draining
 
 
 def test_a_move_keeps_the_pool_of_what_stays_and_lets_the_rest_end_in_peace() -> None:

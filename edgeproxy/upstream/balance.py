@@ -93,7 +93,7 @@ class LeastRequests(Generic[T]):
 
     def next(self, tried: Sequence[T], caller: str, most: int = Out.IN) -> T | None:
         """A target that is not busy; ``None`` when none is left."""
-        first = self._draw(tried, most)
+        first = self._draw(tried, most) if self._targets else None
         if first is None:
             return None
         second = self._draw((*tried, first), most)

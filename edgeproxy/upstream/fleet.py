@@ -68,6 +68,12 @@ class Plan(NamedTuple):
     contexts: dict[str, tuple[UpstreamTls, SSL.Context]]
     checks: dict[str, Check]
 
+    def led(self, name: str) -> Iterator[tuple[str, Target]]:
+        """The targets of an upstream, by each configured URL that leads to them."""
+        for member in self.members[name]:
+            for address in member.addresses(self.names):
+                yield str(member.config), self.targets[name][(*member.key, address)]
+
 
 class Fleet:
     """See the module's text. A target whose address and options stay the same keeps its pool."""
@@ -193,8 +199,11 @@ class Fleet:
         self._look()
 
     def _look(self) -> None:
-        """Targets came, went, or were drained meanwhile."""
+        """Targets came, went, were drained, or go by another URL meanwhile."""
         plan = self._plan
+        for name in plan.members:
+            for url, target in reversed(tuple(plan.led(name))):
+                target.url = url  # the first one that leads there
         known = {(t.upstream, word) for t in self.targets for word in (t.url, t.name)}
         known |= {(name, str(m.config)) for name, all_ in plan.members.items() for m in all_}
         self._drained &= known
@@ -243,7 +252,9 @@ class Fleet:
         name = words[word]
         # An address that is a target's whole name is that target.
         name = next((url for url in urls if _bare(url) == name), name)
-        meant = [target for target in targets if name in (target.url, target.name)]
+        # Two configured targets may lead to one address, which then is one target with one URL.
+        led = {target for url, target in plan.led(upstream) if url == name}
+        meant = [target for target in targets if target in led or target.name == name]
         left = [t for t in targets if not t.health.draining and t not in meant]
         if on and not left and not force:
             raise DrainError(

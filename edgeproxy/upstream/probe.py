@@ -58,6 +58,7 @@ class Prober:
         told: Told,
     ) -> None:
         self.check = check
+        self.host = host
         self._reactor = reactor
         self._now = now
         self._target = target

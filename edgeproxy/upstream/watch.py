@@ -57,7 +57,10 @@ class Watch:
             return
         probers = self._probers
         watched = {id(target.health) for target in wanted}
-        for target in [t for t, prober in probers.items() if wanted.get(t) != prober.check]:
+        for target, prober in tuple(probers.items()):
+            check = wanted.get(target)
+            if check == prober.check and _host(target, check) == prober.host:
+                continue
             probers.pop(target).stop()
             if id(target.health) not in watched:
                 target.tell(target.health.unwatched())
@@ -69,9 +72,8 @@ class Watch:
     def _prober(self, target: Target, check: Check) -> Prober:
         from edgeproxy.upstream.probe import Prober
 
-        host = check.host or _host(target.url)
         told = partial(self._told, target, check)
-        return Prober(self._reactor, self._now, target, host, check, told)
+        return Prober(self._reactor, self._now, target, _host(target, check), check, told)
 
     def _told(self, target: Target, check: Check, began: float, wrong: str, result: str) -> None:
         health = target.health
@@ -84,7 +86,10 @@ class Watch:
         self._probers.clear()
 
 
-def _host(url: str) -> str:
-    """What Host says where nobody has said otherwise; nginx names a socket so, too."""
-    scheme, _, host = url.partition("://")
+def _host(target: Target, check: Check) -> str:
+    """What Host says: the target's own where nobody has said otherwise; nginx names a socket
+    so, too."""
+    if check.host:
+        return check.host
+    scheme, _, host = target.url.partition("://")
     return host.removesuffix({"http": ":80", "https": ":443"}[scheme]) if host else "localhost"
