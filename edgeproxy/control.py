@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -129,9 +129,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class Conversation(LineReceiver, TimeoutMixin):
-    """One connection to the socket. While a client does not read, nothing is read from it."""
+    """One connection to the socket. While a client does not read, nothing is read from it. One
+    that has closed its own side (`printf … | nc -N -U`) still gets its answers."""
 
     delimiter = b"\n"
     MAX_LENGTH = LONGEST
@@ -139,6 +140,7 @@ class Conversation(LineReceiver, TimeoutMixin):
     def __init__(self, server: ControlSocket) -> None:
         self._server = server
         self._waiting = 0
+        self._asks_no_more = False
         self.draining = False
         self.transport: Any
 
@@ -150,6 +152,17 @@ class Conversation(LineReceiver, TimeoutMixin):
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._server.left(self)
+
+    def readConnectionLost(self) -> None:
+        self._asks_no_more = True
+        self._close_if_over()
+
+    def writeConnectionLost(self) -> None:
+        """Never: what we write ends with the connection."""
+
+    def _close_if_over(self) -> None:
+        if self._asks_no_more and not self._waiting and not self.draining:
+            self.close()
 
     def timeoutConnection(self) -> None:
         self.transport.abortConnection()
@@ -198,6 +211,7 @@ class Conversation(LineReceiver, TimeoutMixin):
         if self.draining:
             self.setTimeout(None)  # type: ignore[no-untyped-call]
         self.tell({"command": name, **answer})
+        self._close_if_over()
 
     def _refuse(self, why: str) -> None:
         self.tell({"ok": False, "error": why})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,17 @@ def test_options_may_stand_before_the_command(
 ) -> None:
     done = edgeproxy("upstreams", "--config", running.config, "drain", "web", origins[0].url)
     assert done.returncode == 0
+    done = edgeproxy(
+        "upstreams", "--json", "--config", running.config, "resume", "web", origins[0].url
+    )
+    assert json.loads(done.stdout)["ok"] is True
+
+
+def test_a_closed_standard_output_is_no_failure(running: RunningGateway) -> None:
+    command = '"$@" >&-'
+    line = ["sh", "-c", command, "sh", BIN / "edgeproxy", "upstreams", "--config", running.config]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_shell_completes_names_and_targets(

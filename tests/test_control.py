@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_support import RunningGateway, free_port, run, wait_for, write_config
+from running_support import DEADLINE, RunningGateway, free_port, run, wait_for, write_config
 
 from edgeproxy.control import LONGEST, connected
 
@@ -141,6 +141,21 @@ def test_garbage_is_answered_and_harms_nothing(gateway: Start, line: bytes) -> N
         assert found["ok"] is False and "command" in found["error"]
         assert say(b'{"command": "status"}\n')["ok"]
     assert "Traceback" not in running.child.said()
+
+
+def test_who_has_closed_its_own_side_still_gets_all_answers(gateway: Start) -> None:
+    running = gateway(PAGE)
+    with connected(running.folder / "edgeproxy.sock", DEADLINE) as sock:
+        sock.sendall(b'{"command": "counters"}\n{"command": "reload"}\n')
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as answers:
+            found = [json.loads(line)["command"] for line in answers]
+    assert found == ["counters", "reload"]
+    with connected(running.folder / "edgeproxy.sock", DEADLINE) as sock:
+        sock.sendall(b'{"command": "drain"}\n')
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as answers:
+            assert ["drained" in json.loads(line) for line in answers] == [False, True]
 
 
 def test_a_line_without_end_is_refused(gateway: Start) -> None:

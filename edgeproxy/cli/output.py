@@ -77,7 +77,7 @@ def table(
     used = [n for n in range(len(columns)) if not rows or any(row[n] != "-" for row in rows)]
     columns = [columns[n] for n in used]
     clean = [[_printable(row[n]) for n in used] for row in rows]
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():  # None: it was closed from the start
         _on_terminal(columns, clean, marked)
         return
     widths = [max(map(len, column)) for column in zip(columns, *clean, strict=True)]
@@ -115,7 +115,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[], None]
 
     The function given is called after each step.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console

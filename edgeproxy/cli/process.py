@@ -213,7 +213,8 @@ def _await_end(talk: Talk) -> None:
 
     cut = 0
     talk.wait_for_ever()
-    with Status("draining", console=Console(stderr=True)) if sys.stderr.isatty() else nullcontext():
+    seen = sys.stderr is not None and sys.stderr.isatty()
+    with Status("draining", console=Console(stderr=True)) if seen else nullcontext():
         while (told := talk.next()) is not None:
             cut = told.get("cut", cut)
     click.echo("drained" + (f"; {counted(cut, 'connection')} cut" if cut else ""))

@@ -60,11 +60,17 @@ def _target_arguments(function: F) -> F:
     return function
 
 
-def _place(config: Path | None, socket: Path | None) -> tuple[Path | None, Path | None]:
+def _given(
+    config: Path | None, socket: Path | None, json_: bool
+) -> tuple[Path | None, Path | None, bool]:
     """The options where they stand behind the command, else before it."""
     above = click.get_current_context().parent
     given = {} if above is None else above.params
-    return config or given.get("config"), socket or given.get("socket")
+    return (
+        config or given.get("config"),
+        socket or given.get("socket"),
+        json_ or bool(given.get("json_")),
+    )
 
 
 @click.group(
@@ -155,7 +161,8 @@ def drain(
     TARGET is a target as it is configured (its scheme may be left out) or one address of it. It
     stays out over a reload, until `edgeproxy upstreams resume`.
     """
-    with talking(*_place(config, socket)) as talk:
+    config, socket, json_ = _given(config, socket, json_)
+    with talking(config, socket) as talk:
         found = _done(talk.ask("drain_target", upstream=name, target=target, force=force))
         busy = _under_way(found)
         if not no_wait and busy:
@@ -174,7 +181,8 @@ def drain(
 @_target_arguments
 def resume(name: str, target: str, config: Path | None, socket: Path | None, json_: bool) -> None:
     """Let a target that was drained take requests again."""
-    with talking(*_place(config, socket)) as talk:
+    config, socket, json_ = _given(config, socket, json_)
+    with talking(config, socket) as talk:
         found = _done(talk.ask("resume_target", upstream=name, target=target))
     if json_:
         as_json(found)
