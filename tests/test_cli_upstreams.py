@@ -128,10 +128,34 @@ def test_drain_waits_for_what_is_under_way(
     late = running.command(*drain, "--wait", "0.05")
     assert late.returncode == 1
     assert late.stderr == "edgeproxy: 1 request still under way after 0.05 s\n"
+    write_config(running.folder, config(origins, connections=9))
+    assert running.command("reload").returncode == 0
+    after = running.command(*drain, "--wait", "0.05")
+    assert after.returncode == 1, "a reload that makes it anew does not forget what is under way"
     waiting = child([BIN / "edgeproxy", *drain, "--config", running.config])
     assert len(answer.read()) == size
     assert waiting.wait() == 0
     assert waiting.said() == f"{busy['target']} is draining\n"
+
+
+def test_a_target_that_a_reload_takes_away_is_not_called_idle(
+    running: RunningGateway, origins: list[Nginx], child: Callable[..., Child]
+) -> None:
+    for each in origins:
+        (each.folder / "html" / "large").write_bytes(bytes(64 << 20))
+    connection = running.connect()
+    connection.request("GET", "/large", headers={"X-API-Key": running.development.credential})
+    answer = connection.getresponse()
+    busy = next(e for e in running.control("upstreams")["upstreams"]["web"] if e["under_way"])
+    drain = [BIN / "edgeproxy", "upstreams", "drain", "web", busy["address"]]
+    waiting = child([*drain, "--config", running.config])
+    running.child.wait_until_said("draining: no new requests")
+    left = next(each for each in origins if each.url != busy["target"])
+    write_config(running.folder, {"upstreams": {"web": left.url}, "routes": {"*": {"/": "web"}}})
+    assert running.command("reload").returncode == 0
+    assert waiting.wait() == 1
+    assert f"{busy['address']}: no longer a target of 'web'" in waiting.said()
+    assert len(answer.read()) == 64 << 20
 
 
 def test_the_last_one_is_drained_by_force_only(

@@ -109,7 +109,7 @@ def target_status(gateway: Gateway, target: Any) -> dict[str, Any]:
         "why": health.failing or health.reason,
         "ejected_for": round(max(0.0, health.ejected_until - now), 1),
         "weight": target.weight,
-        "under_way": target.busy,
+        "under_way": gateway.fleet.under_way(target),
         "connections": pool.open,
         "idle": len(pool.idle),
         "waiting": len(pool.waiting),

@@ -88,6 +88,8 @@ class Fleet:
         self._plan = Plan({}, {}, {}, {}, Names(), {}, {})
         self.resolver = Resolver(reactor, deadlines.clock.now, self._moved)
         self._watch = Watch(reactor, deadlines.clock.now)
+        #: Targets that nothing leads to any more, as long as requests are under way there.
+        self._leaving: list[Target] = []
         #: What was drained, by upstream: targets as configured, or single addresses.
         self._drained: set[tuple[str, str]] = set()
         self.deadline = 0.0
@@ -195,7 +197,7 @@ class Fleet:
         old, self._plan = self._plan, plan
         self.resolver.use(plan.names, plan.look_up)
         for name, targets in old.targets.items():
-            _retire(targets, plan.targets.get(name, {}))
+            self._retire(targets, plan.targets.get(name, {}))
         self._look()
 
     def _look(self) -> None:
@@ -225,7 +227,7 @@ class Fleet:
             if any(member.config.host == moved.host for member in members):
                 old = plan.targets[name]
                 self._gather(plan, name)
-                _retire(old, plan.targets[name])
+                self._retire(old, plan.targets[name])
         self._look()
 
     def start(self) -> None:
@@ -271,6 +273,21 @@ class Fleet:
         plan.upstreams[upstream].look()
         return meant
 
+    def _retire(self, old: dict[_Key, Target], new: dict[_Key, Target]) -> None:
+        for key, target in old.items():
+            if key not in new:
+                target.retire()
+                self._leaving.append(target)
+
+    def under_way(self, target: Target) -> int:
+        """Requests under way at an address of an upstream: those too that began before a reload
+        has put this target into another's place."""
+        return target.busy + sum(
+            each.busy
+            for each in self._leaving
+            if (each.upstream, each.name) == (target.upstream, target.name)
+        )
+
     @property
     def targets(self) -> list[Target]:
         return [each for targets in self._plan.targets.values() for each in targets.values()]
@@ -281,6 +298,8 @@ class Fleet:
         for targets in self._plan.targets.values():
             for target in targets.values():
                 target.sweep(now)
+        if self._leaving:
+            self._leaving = [target for target in self._leaving if target.busy]
         self.resolver.sweep(now)
         if now - self._ticked >= 1.0:
             self._ticked = now
@@ -323,9 +342,3 @@ def _near(word: str, known: Iterable[str]) -> str:
     if found:
         return f"; did you mean '{found[0]}'?"
     return f"; there is: {', '.join(names[:10])}{', …' if len(names) > 10 else ''}" if names else ""
-
-
-def _retire(old: dict[_Key, Target], new: dict[_Key, Target]) -> None:
-    for key, target in old.items():
-        if key not in new:
-            target.retire()
