@@ -210,8 +210,8 @@ def _await_idle(talk: Talk, name: str, found: dict[str, Any], seconds: float) ->
         gone = sorted(addresses - {each["address"] for each in now})
         if gone:
             raise Failed(
-                f"{', '.join(gone)}: no longer a target of '{name}': the configuration, or what its "
-                "name leads to, has changed; requests may still be under way there"
+                f"{', '.join(gone)}: no longer a target of '{name}': the configuration, or what "
+                "its name leads to, has changed; requests may still be under way there"
             )
         busy = sum(int(each["under_way"]) for each in now if each["address"] in addresses)
         left = end - time.monotonic()
