@@ -16,9 +16,10 @@ from edgeproxy.forward import is_trusted
 from edgeproxy.http1.server import Http1Server, Listener, State
 from edgeproxy.proxyprotocol import Told
 from edgeproxy.transport.deadlines import Deadlines
+from edgeproxy.transport.openssl import Accepted
 from edgeproxy.transport.port import Port
 from edgeproxy.transport.stream import Stream
-from edgeproxy.transport.tls import TLSStream, accepting
+from edgeproxy.transport.tls import TLSStream
 
 _log = Logger()
 
@@ -136,12 +137,14 @@ class Listening:
         if self._context is None:
             connection.stream = Stream(self._reactor, sock, connection)
         else:
-            tls = accepting(self._context(), sock)
-            connection.stream = TLSStream(self._reactor, sock, connection, tls)
+            tls = Accepted(self._context(), sock)
+            connection.stream = stream = TLSStream(self._reactor, sock, connection, tls)
         connection.stream.last = True
         self.connections.add(connection)
         self._deadlines.waiting.add(connection)
         connection.stream.resume_reading()
         if self._context is None:
             connection.secured()
+        else:
+            stream.begin()
         return connection

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -42,6 +42,7 @@ from edgeproxy.waiting import Waiting
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.exchange import Peer
+    from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
     from edgeproxy.relay import Relay
     from edgeproxy.snapshot import Limit, Route, Snapshot
@@ -52,7 +53,39 @@ _log = Logger()
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([/?].*)?\Z")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{8,128}\Z")
 _ALL_METHODS = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_MOST_ASKED = 1024
 _DEFAULT_PORTS = {b"https": 443, b"http": 80}
+
+
+class _Asked(NamedTuple):
+    """What a Host field means on all connections that were made for one name, on one port."""
+
+    raw: bytes
+    name: str
+    tables: tuple[HostTable[Route], ...]
+    host_line: bytes
+    shown: bytes
+    origin: bytes
+    refused: bool
+    hsts: StrictTransport | None
+
+
+def _asked(raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None) -> _Asked:
+    host, port = split_host(raw)
+    scheme = peer.scheme.encode("ascii")
+    shown = host if port in (None, _DEFAULT_PORTS[scheme]) else b"%b:%d" % (host, port)
+    name = host.decode("ascii")
+    return _Asked(
+        raw,
+        name,
+        snapshot.router.tables(name),
+        b"Host: " + shown,
+        shown,
+        scheme + b"://" + shown,
+        # RFC 9110 7.4: a host that would choose another certificate than this connection's.
+        names is not None and names.choose(name) is not names.choose(peer.sni),
+        snapshot.strict_transport(name) if peer.tls else None,
+    )
 
 
 class HostView:
@@ -75,23 +108,15 @@ class HostView:
     )
 
     def __init__(
-        self, raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None, now: float
+        self, peer: Peer, snapshot: Snapshot, names: NameMap | None, asked: _Asked, now: float
     ) -> None:
-        name, port = split_host(raw)
-        scheme = peer.scheme.encode("ascii")
-        shown = name if port in (None, _DEFAULT_PORTS[scheme]) else b"%b:%d" % (name, port)
-        self.raw = raw
         self.snapshot = snapshot
         self.names = names
-        self.name = name.decode("ascii")
-        self.tables: tuple[HostTable[Route], ...] = snapshot.router.tables(self.name)
-        self.host_line = b"Host: " + shown
-        self.origin = scheme + b"://" + shown
-        self.own = forwarded_lines(peer, shown, snapshot.forwarded)
-        # RFC 9110 7.4: a host that would choose another certificate than this connection's.
-        self.refused = names is not None and names.choose(self.name) is not names.choose(peer.sni)
+        self.raw, self.name, self.tables, self.host_line, shown, self.origin, _, _ = asked
+        self.refused = asked.refused
         #: What tells the client to come over TLS alone, where it has come so.
-        self.hsts = snapshot.strict_transport(self.name) if peer.tls else None
+        self.hsts = asked.hsts
+        self.own = forwarded_lines(peer, shown, snapshot.forwarded)
         #: Whether nothing more than an answer is to be had on this connection.
         self.ends = False
         #: What the connection's client certificate is worth here; ``None`` where none is asked for.
@@ -131,6 +156,8 @@ class ReverseProxyResource(Resource):
         self._clock = clock
         self._keys = keys
         self._names = names
+        self._asked: dict[tuple[bytes, str | None, str, int], _Asked] = {}
+        self._asked_under: tuple[Snapshot, NameMap | None] = snapshot, None
 
     def render(self, request: Any) -> int:
         """Answer a request of a stock ``twisted.web`` site."""
@@ -202,7 +229,8 @@ class ReverseProxyResource(Resource):
             )
         ):
             now = exchange.started + self._clock.epoch
-            view = peer.host_view = HostView(raw or b"", peer, snapshot, names, now)
+            asked = self._asked_for(raw or b"", peer, snapshot, names)
+            view = peer.host_view = HostView(peer, snapshot, names, asked, now)
         exchange.host = view.name
         exchange.origin = view.origin
         if view.refused:
@@ -212,6 +240,20 @@ class ReverseProxyResource(Resource):
         if view.hsts is not None:
             exchange.hsts = view.hsts
         return view
+
+    def _asked_for(
+        self, raw: bytes, peer: Peer, snapshot: Snapshot, names: NameMap | None
+    ) -> _Asked:
+        """What connections before this one have found out about a host."""
+        under = self._asked_under
+        if under[0] is not snapshot or under[1] is not names or len(self._asked) >= _MOST_ASKED:
+            self._asked_under = snapshot, names
+            self._asked = {}
+        key = raw, peer.sni, peer.tls, peer.port
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = _asked(raw, peer, snapshot, names)
+        return asked
 
     def _route(self, exchange: Exchange, view: HostView) -> Route:
         """The route, by the path's one form; what it forbids by itself is refused here."""

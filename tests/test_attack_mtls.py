@@ -11,7 +11,7 @@ import re
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -368,7 +368,7 @@ def test_who_may_do_what(shop: Shop) -> None:
 @pytest.mark.parametrize("name", ["maybe", "staff"])
 def test_it_is_over_when_the_certificate_is(shop: Shop, name: str) -> None:
     """Within the connection too; on a name that demands one, for open routes too."""
-    end = max(REAL, FAKE) + timedelta(minutes=1)
+    end = max(datetime.now(UTC), FAKE) + timedelta(minutes=1)
     gateway = start(shop, CONFIG)
     client = connect(gateway, shop.context(shop.person(end=end)), name)
     assert ask(gateway, client, name) == 200

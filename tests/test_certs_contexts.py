@@ -81,6 +81,26 @@ def test_each_name_gets_its_certificate_with_its_chain(version: int) -> None:
 
 
 @VERSIONS
+def test_a_spelling_met_before_follows_the_names_in_use(version: int) -> None:
+    server = ServerTLS(name_map(A, B))
+    for _ in range(2):
+        assert meet(server, version, b"A.example").served == A.pem
+    server.swap(name_map(WILD))
+    for _ in range(2):
+        met = meet(server, version, b"A.example")
+        assert met.served == WILD.pem
+        assert met.server.get_app_data() == "a.example"
+
+
+def test_spellings_met_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "_MOST_KNOWN", 2)
+    server = ServerTLS(name_map(WILD))
+    for number in range(5):
+        assert meet(server, TLS13, b"n%d.example" % number).served == WILD.pem
+        assert len(server._live.known) <= 2
+
+
+@VERSIONS
 @pytest.mark.parametrize("name", [b"c.test", b"x.a.example", b"example", b"\xff\xfe", None])
 def test_an_unknown_name_and_none_are_refused_with_one_line(
     version: int, name: bytes | None, log: list[dict]

@@ -28,6 +28,7 @@ from edgeproxy.certs.authority import Authority, der
 from edgeproxy.certs.certificate import first_line
 from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
 from edgeproxy.identity.clientcert import Holders, Unknown
+from edgeproxy.transport.openssl import Accepted
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
@@ -181,6 +182,8 @@ def guard(
 
     ``context`` was made for the policy (`Policy.equip`).
     """
+    if isinstance(connection, Accepted):
+        connection.listed()
     connection.set_app_data(Handshake(name, policy))
     connection.set_context(context)
     mode = SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE

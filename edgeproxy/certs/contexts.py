@@ -22,7 +22,7 @@ from edgeproxy.certs.hostname import normalise, normalise_address
 from edgeproxy.certs.loading import load, openssl_words
 from edgeproxy.certs.names import Entry, NameMap
 from edgeproxy.certs.scan import Chain
-from edgeproxy.transport.openssl import MODES
+from edgeproxy.transport.openssl import MODES, shaking
 
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -55,6 +55,10 @@ OPTIONS = (
 
 HTTP_1_1 = (b"http/1.1",)
 
+_HOST_NAME = _lib.TLSEXT_NAMETYPE_host_name
+_string: Any = _ffi.string
+_MOST_KNOWN = 4096  # spellings: all names of a thousand certificates in the four usual ones
+
 _REFUSE = 2  # SSL_TLSEXT_ERR_ALERT_FATAL
 _ACCEPT = 0  # SSL_TLSEXT_ERR_OK
 _IGNORE = 3  # SSL_TLSEXT_ERR_NOACK
@@ -76,6 +80,8 @@ class _Live(NamedTuple):
     contexts: dict[Entry, SSL.Context]
     guarded: dict[tuple[Entry, Policy], SSL.Context]
     """As `contexts`, for names that ask for client certificates; made when first needed."""
+    known: dict[bytes, tuple[str, SSL.Context]]
+    """What names, as clients spell them, led to where no certificate is asked for; bounded."""
 
 
 class Prepared(NamedTuple):
@@ -104,7 +110,7 @@ class ServerTLS:
         self._servername = _servername_callback(weakref.ref(self))
         # One reference, so that a handshake never sees the names of one map and the contexts of
         # another.
-        self._live = _Live(NameMap((), None, names.made), {}, {})
+        self._live = _Live(NameMap((), None, names.made), {}, {}, {})
         self._oldest = SSL.TLS1_2_VERSION
         self.policies = Policies()
         """What clients are asked for; replaced by `ask`."""
@@ -134,7 +140,7 @@ class ServerTLS:
         """
         if policies is not self.policies:
             self.policies = policies
-            self._live = self._live._replace(guarded={})
+            self._live = self._live._replace(guarded={}, known={})
             self.rotate()
 
     def require(self, posture: str) -> None:
@@ -161,7 +167,7 @@ class ServerTLS:
     def use(self, prepared: Prepared) -> Generator[None, None, None]:
         """Change over, in the first step; the others let go of the old contexts (10 µs each)."""
         old = self._live.contexts
-        self._live = _Live(prepared.names, prepared.contexts, {})
+        self._live = _Live(prepared.names, prepared.contexts, {}, {})
         self.rejected = prepared.rejected
         while old:
             for _ in range(min(100, len(old))):
@@ -259,14 +265,24 @@ class ServerTLS:
 
     def _choose(self, connection: SSL.Connection, sent: bytes | None) -> int:
         """Switch the connection to the context for the name that the client sent; or refuse."""
+        names, contexts, _, known = self._live
+        if sent is not None and (found := known.get(sent)):
+            spelled, context = found
+            connection.set_app_data(spelled)
+            connection.set_context(context)
+            return _ACCEPT
         name = None if sent is None else _spelling(sent)
         connection.set_app_data(name)
-        names, contexts, _ = self._live
         entry = names.choose(name)
         if entry is not None:
             policy = self.policies.of_connection(name, names) if self.policies else None
             if policy is None:
-                connection.set_context(contexts[entry])
+                context = contexts[entry]
+                connection.set_context(context)
+                if sent is not None and name is not None:
+                    if len(known) >= _MOST_KNOWN:
+                        known.clear()
+                    known[sent] = name, context
                 return _ACCEPT
             guard(connection, self._guarded_context(entry, policy), name, policy)
             return _ACCEPT
@@ -298,8 +314,11 @@ def _servername_callback(owner: weakref.ref[ServerTLS]) -> object:
             server = owner()
             if server is None:
                 return _REFUSE
-            connection = SSL.Connection._reverse_mapping[ssl]
-            return server._choose(connection, connection.get_servername())
+            connection = shaking[0]
+            if connection is None or connection._ssl != ssl:
+                connection = SSL.Connection._reverse_mapping[ssl]
+            sent = _lib.SSL_get_servername(ssl, _HOST_NAME)
+            return server._choose(connection, _string(sent) if sent else None)
         # Whatever went wrong, OpenSSL must hear "no", and nothing may unwind through its frames.
         except BaseException:
             with contextlib.suppress(BaseException):

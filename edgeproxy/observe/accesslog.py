@@ -170,8 +170,8 @@ def _peer(exchange: Exchange) -> str:
     who = f'"client":"{client}",'
     if client is not peer.address:
         who += f'"peer":"{peer.address}",'
-    name = json.dumps(peer.sni or "")
-    log = f'{who}"tls":"{peer.tls}","sni":{name},'
+    # The name was brought into its one spelling, which has letters, digits, "-", "_", "." and ":".
+    log = f'{who}"tls":"{peer.tls}","sni":"{peer.sni or ""}",'
     if client is peer.address:
         peer.log = log
     return log

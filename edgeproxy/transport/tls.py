@@ -23,16 +23,10 @@ from edgeproxy.transport.openssl import (
     from_buffer,
     handshake,
     shut_down,
+    version,
     wants,
 )
 from edgeproxy.transport.stream import Stream, StreamProtocol
-
-
-def accepting(context: SSL.Context, sock: socket.socket) -> SSL.Connection:
-    """The server's end of a handshake that is to come."""
-    connection = SSL.Connection(context, sock)
-    connection.set_accept_state()
-    return connection
 
 
 class TLSStream(Stream):
@@ -60,11 +54,11 @@ class TLSStream(Stream):
         self._read_blocked = False
 
     def tls(self) -> tuple[str, str | None, Any]:
-        version = self.connection.get_protocol_version_name()
-        asked = self.connection.get_app_data()
+        connection = self.connection
+        asked = connection.get_app_data()
         if asked is None or type(asked) is str:
-            return version, asked, None
-        return version, asked.name, asked.certified(self.connection)
+            return version(connection), asked, None
+        return version(connection), asked.name, asked.certified(connection)
 
     def _write(self, data: bytes) -> None:
         size = len(data)
@@ -74,6 +68,10 @@ class TLSStream(Stream):
             self.writes += 1
         else:
             super()._write(data)  # asks again, and looks at what is said
+
+    def begin(self) -> None:
+        """Start the handshake: under load the client's hello has come with its connection."""
+        self._shake()
 
     def read(self) -> bytes | Exception | None:
         if self._shaking and not self._shake():
@@ -103,7 +101,7 @@ class TLSStream(Stream):
 
     def _shake(self) -> bool:
         """Go on with the handshake; whether it is done."""
-        need = handshake(self._handle)
+        need = handshake(self.connection)
         if need is None:
             self._shaking = False
             self.protocol.secured()
