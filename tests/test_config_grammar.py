@@ -192,6 +192,7 @@ def test_targets(written: str, parts: tuple[str, str, int]) -> None:
         ("http://a:99999", "write it as http://10.0.0.1:9001"),
         ("http://a:0", "no port that can be reached"),
         ("http://a:", "no port that can be reached"),
+        ("http://[fe80::1%eth0]:80", "names an interface"),
         ("https://", "write it as http://10.0.0.1:9001"),
         ("http://a/b", "leave the rest out"),
         ("http://a?b", "leave the rest out"),

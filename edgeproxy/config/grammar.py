@@ -365,5 +365,7 @@ def target_url(value: str) -> tuple[Literal["http", "https"], str, int]:
     name = parts.hostname
     if "[" in parts.netloc and ":" not in name:
         raise ValueError(f"{safe} is not a URL; only IPv6 addresses stand in brackets")
+    if ":" in name and "%" in name:
+        raise ValueError(f"{safe} names an interface; write an IPv6 address that needs none")
     host = str(ipaddress.ip_address(name)) if ":" in name else domain(name)
     return scheme, host, port or (443 if scheme == "https" else 80)
