@@ -224,6 +224,9 @@ def test_a_successor_counts_what_was_live(
     newest_before = [at for at in ahead if at <= times[-1]][-new_rate.count :]
     checked = newest_before + [at for at in ahead if at > times[-1]]
     assert most_in_any_span(checked, new_rate.window) <= new_rate.count
+    # All that was taken over leaves again.
+    assert not new.full(now + 2 * new_rate.window)
+    assert new.remaining == new_rate.count
 
 
 @examples

@@ -132,7 +132,17 @@ class ExactWindow:
 class SlidingWindow:
     """Counts admissions in sub-windows of W/64; see the module."""
 
-    __slots__ = ("_counts", "_edge", "_first", "_gone", "_leaves", "_span", "remaining", "terms")
+    __slots__ = (
+        "_counts",
+        "_edge",
+        "_first",
+        "_gone",
+        "_latest",
+        "_leaves",
+        "_span",
+        "remaining",
+        "terms",
+    )
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -141,7 +151,8 @@ class SlidingWindow:
         self._first = _NEVER  # when the oldest sub-window leaves
         self._edge = -_NEVER  # when the newest closes
         self._leaves = array("d")  # when each leaves, oldest first
-        self._counts = array("Q")  # admissions in each
+        self._counts = array("Q")  # admissions in each; the newest's as of the last `_settle`
+        self._latest = 0  # admissions in the newest: most requests then touch neither array
         self._gone = 0  # how many of the oldest have left, and are still in the two arrays
 
     def full(self, now: float) -> bool:
@@ -152,7 +163,7 @@ class SlidingWindow:
     def record(self, now: float) -> None:
         self.remaining -= 1
         if now < self._edge:
-            self._counts[-1] += 1
+            self._latest += 1
         else:
             self._open(now, 1)
 
@@ -162,8 +173,10 @@ class SlidingWindow:
         It stays as full as before: the N newest decide.
         """
         if self.full(now):
+            self._settle()
             self.remaining += 1
             self._counts[self._gone] -= 1
+            self._latest = self._counts[-1]
             if not self._counts[self._gone]:
                 self._forget(self._first)
                 self._edge = self._edge if self._leaves else -_NEVER
@@ -175,15 +188,23 @@ class SlidingWindow:
 
     def _open(self, made: float, count: int) -> None:
         """A sub-window that begins with admissions made at `made`."""
+        self._settle()
         self._edge = made + self._span / SUB_WINDOWS
         leaves = self._edge + self._span
         self._leaves.append(leaves)
         self._counts.append(count)
+        self._latest = count
         if leaves < self._first:
             self._first = leaves
 
+    def _settle(self) -> None:
+        """Bring `_counts` up to date."""
+        if self._counts:
+            self._counts[-1] = self._latest
+
     def _forget(self, now: float) -> None:
         """Of a steady caller one sub-window leaves whenever one opens: no more work than that."""
+        self._settle()
         leaves, gone, end = self._leaves, self._gone, len(self._leaves)
         while gone < end and leaves[gone] <= now:
             self.remaining += self._counts[gone]
@@ -200,6 +221,7 @@ class SlidingWindow:
 
     def admissions(self, now: float) -> Admissions:
         """What is live, for a window that takes this one's place."""
+        self._settle()
         # Each was made before its sub-window closed, and none in the future.
         live = zip(self._leaves[self._gone :], self._counts[self._gone :], strict=True)
         return [(min(leaves - self._span, now), n) for leaves, n in live if leaves > now]
@@ -218,7 +240,7 @@ class SlidingWindow:
                 continue
             self.remaining -= kept
             if made < self._edge:
-                self._counts[-1] += kept
+                self._latest += kept
             else:
                 self._open(made, kept)
 
