@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from edgeproxy.http1.server import State
+from edgeproxy.http1.server import Listener, State
 from edgeproxy.proxyprotocol import BadHead, HeadReader, Told
 
 
@@ -29,12 +29,13 @@ class Announced:
         self,
         reactor: Any,
         sock: socket.socket,
-        deadline: float,
+        listener: Listener,
         taken: Callable[[Announced, Told | None], None],
         ended: Callable[[Announced, str], None],
     ) -> None:
         self.socket = sock
-        self.deadline = deadline
+        self.deadline = listener.clock.now() + listener.timeouts.handshake
+        self._listener = listener
         self._reactor = reactor
         self._head = HeadReader()
         self._silent = True
@@ -89,7 +90,9 @@ class Announced:
         self._end("no whole PROXY head came in time")
 
     def shut(self) -> None:
-        """Drain: as for any connection that has not asked yet, its deadline holds."""
+        """Drain: it has as long as any other connection that has not asked yet."""
+        listener = self._listener
+        self.deadline = min(self.deadline, listener.clock.now() + listener.timeouts.close)
 
     def cut(self) -> None:
         self._end("")

@@ -11,10 +11,11 @@ from OpenSSL import SSL
 from twisted.logger import Logger
 
 from edgeproxy.announced import Announced
+from edgeproxy.bursts import Burst
 from edgeproxy.exchange import Peer
 from edgeproxy.forward import is_trusted
 from edgeproxy.http1.server import Http1Server, Listener, State
-from edgeproxy.proxyprotocol import Told
+from edgeproxy.proxyprotocol import Told, looks_cut
 from edgeproxy.transport.deadlines import Deadlines
 from edgeproxy.transport.openssl import Accepted
 from edgeproxy.transport.port import Port
@@ -22,10 +23,6 @@ from edgeproxy.transport.stream import Stream
 from edgeproxy.transport.tls import TLSStream
 
 _log = Logger()
-
-#: Seconds between two lines about connections whose PROXY head is wrong.
-_TELLING = 60.0
-
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -51,8 +48,9 @@ class Listening:
         self.kind = kind
         self.connections: set[Http1Server | Announced] = set()
         self._proxies = proxies
-        self._refused = 0
-        self._telling = 0.0
+        self._headless = Burst()
+        self._unnamed = Burst()
+        self._strange = self._tell_strange
         self.accepted = 0
         self.port = Port(reactor, sock, self._accept, limit)
         self.number: int = self.port.address[1]
@@ -112,23 +110,29 @@ class Listening:
                 self._tell_refused(host, reason)
             self.closed(announced)
 
-        deadline = self.listener.clock.now() + self.listener.timeouts.handshake
-        announced = Announced(self._reactor, sock, deadline, taken, ended)
+        announced = Announced(self._reactor, sock, self.listener, taken, ended)
         self.connections.add(announced)
         self._deadlines.waiting.add(announced)
 
     def _tell_refused(self, host: str, reason: str) -> None:
         """One line a minute at most: a proxy that is set up wrongly fails with each connection."""
-        self._refused += 1
-        now = self.listener.clock.now()
-        if now >= self._telling:
-            self._telling = now + _TELLING
+        if self._headless.another(self.listener.clock.now()):
             _log.warn(
                 "connection from {host} refused: {reason}; `listen: proxy_protocol:` names it, so "
                 "a PROXY head has to come first (refused so far: {count})",
                 host=host,
                 reason=reason,
-                count=self._refused,
+                count=self._headless.count,
+            )
+
+    def _tell_strange(self, host: str, waiting: bytes) -> None:
+        """A handshake failed at its first bytes; told where a proxy was forgotten."""
+        if looks_cut(waiting) and self._unnamed.another(self.listener.clock.now()):
+            _log.warn(
+                "connection from {host} refused: it begins with a PROXY head, which is taken from "
+                "those alone that `listen: proxy_protocol:` names (refused so far: {count})",
+                host=host,
+                count=self._unnamed.count,
             )
 
     def _begin(self, sock: socket.socket, host: str, port: int) -> Http1Server:
@@ -138,7 +142,9 @@ class Listening:
             connection.stream = Stream(self._reactor, sock, connection)
         else:
             tls = Accepted(self._context(), sock)
-            connection.stream = stream = TLSStream(self._reactor, sock, connection, tls)
+            connection.stream = stream = TLSStream(
+                self._reactor, sock, connection, tls, client=host, strange=self._strange
+            )
         connection.stream.last = True
         self.connections.add(connection)
         self._deadlines.waiting.add(connection)

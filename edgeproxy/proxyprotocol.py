@@ -99,6 +99,11 @@ class HeadReader:
             self.done = True
 
 
+def looks_cut(data: bytes) -> bool:
+    """Whether these bytes go on where a head's first five have been taken for a TLS record's."""
+    return data.startswith((b" TCP4 ", b" TCP6 ", b" UNKNOWN", SIGNATURE[5:]))
+
+
 def parse_v1(line: bytes) -> Told | None:
     """What a line of version 1, with its CRLF, tells.
 

@@ -31,6 +31,7 @@ ROOMS = {
     "edgeproxy.hsts": "P",
     "edgeproxy.proxyprotocol": "P",
     "edgeproxy.announced": "T",
+    "edgeproxy.bursts": "P",
     "edgeproxy.config": "P",
     "edgeproxy.config.*": "P",
     "edgeproxy.http1.grammar": "P",

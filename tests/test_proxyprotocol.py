@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.proxyprotocol import SIGNATURE, BadHead, HeadReader, Told, crc32c
+from edgeproxy.proxyprotocol import SIGNATURE, BadHead, HeadReader, Told, crc32c, looks_cut
 
 V4 = IPv4Address("192.0.2.7").packed + IPv4Address("192.0.2.1").packed + b"\x1f\x90\x01\xbb"
 V6 = IPv6Address("2001:db8::7").packed + IPv6Address("::1").packed + b"\x1f\x90\x01\xbb"
@@ -140,3 +140,20 @@ def test_a_changed_head_is_read_or_refused(
         read(bytes(head) + bytes(70_000), step * 100)
     except BadHead as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("head", "looks"),
+    [
+        (b"PROXY TCP4 192.0.2.7 192.0.2.1 8080 443\r\n", True),
+        (b"PROXY TCP6 ::1 ::1 8080 443\r\n", True),
+        (b"PROXY UNKNOWN\r\n", True),
+        (SIGNATURE + b"\x21\x11\x00\x0c", True),
+        (b"PROXY http://example.com/ HTTP/1.1\r\n", False),
+        (b"GET / HTTP/1.1\r\n", False),
+        (b"\r\n\r\n\x00", False),
+        (b"", False),
+    ],
+)
+def test_what_is_left_of_a_head_that_tls_began_to_read(head: bytes, looks: bool) -> None:
+    assert looks_cut(head[5:]) is looks

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import re
+import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from peers_support import authority, peer, polite
 from real_support import Start
 from running_support import DEADLINE, Child, RunningGateway, accepts, free_port, wait_for
 
@@ -147,6 +152,74 @@ def test_who_is_not_named_cannot_tell_and_who_is_has_to(gateway: Start) -> None:
     assert [line["client"] for line in running.log_lines()] == ["127.0.0.1", "192.0.2.7"]
 
 
+V2 = (
+    b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
+    + bytes((192, 0, 2, 7, 192, 0, 2, 1))
+    + b"\x1f\x90\x01\xbb"
+)
+
+
+def test_a_proxy_that_was_forgotten_is_told_once(gateway: Start) -> None:
+    """Both versions of its head, which TLS takes for nonsense; and other nonsense is not told."""
+    running = gateway(config("127.0.0.2"))
+    said = "connection from 127.0.0.1 refused: it begins with a PROXY head, which is taken from"
+    for nonsense in (b"PROXYPROXYPROXY", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
+            sock.sendall(nonsense)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(65536):
+                    pass
+    assert "PROXY" not in running.child.said()
+    for head in (V2, V1, b"PROXY UNKNOWN\r\n", V2):
+        with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
+            sock.sendall(head)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                running.development.trust.wrap_socket(sock, server_hostname="localhost")
+    running.child.wait_until_said(said)
+    wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 0)
+    assert running.child.said().count(said) == 1
+    plain = int(running.child.wait_until_said(r"listening on http port (\d+)")[1])
+    with socket.create_connection(("127.0.0.1", plain), DEADLINE) as sock:
+        sock.sendall(V1 + b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_services_are_told_the_client(gateway: Start) -> None:
+    """X-Forwarded-For begins with whom the balancer names; what the client says is dropped."""
+    with peer(polite) as service:
+        upstreams = {"service": f"http://127.0.0.1:{service.port}"}
+        routes = {"*": {"/": {"to": "service", "auth": "none"}}}
+        told = config("127.0.0.1", upstreams=upstreams, trusted_proxies=["192.0.2.66"])
+        running = gateway({**told, "routes": routes})
+        lie = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+        for head in (V1, V2, V1.replace(b"192.0.2.7", b"192.0.2.66"), b"PROXY UNKNOWN\r\n"):
+            with talk(running, head) as secure:
+                secure.sendall(lie)
+                assert secure.recv(65536).startswith(b"HTTP/1.1 200 ")
+        fields = [re.findall(rb"(?im)^x-forwarded-(?:for|port): (.*)\r$", h) for h in service.heads]
+    port = str(running.port).encode()
+    assert fields == [
+        [b"192.0.2.7", port],
+        [b"192.0.2.7", port],
+        [b"203.0.113.9, 192.0.2.66", port],
+        [b"127.0.0.1", port],
+    ]
+
+
+def test_a_client_without_its_certificate_is_named(gateway: Start, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority().pem)
+    running = gateway(
+        config(
+            "127.0.0.1",
+            auth={"staff": {"client_certificate": str(tmp_path / "ca.pem")}},
+            client_certificates={"*": "staff"},
+        )
+    )
+    with pytest.raises((ssl.SSLError, ConnectionError)), talk(running, V1) as secure:
+        asked(secure)
+    running.child.wait_until_said(r"handshake refused: localhost from 192\.0\.2\.7: peer did not")
+
+
 def test_a_head_that_never_comes_to_an_end(gateway: Start) -> None:
     timeouts = {"drain": "5s", "handshake": "300ms"}
     running = gateway(config("127.0.0.1", timeouts=timeouts))
@@ -158,9 +231,40 @@ def test_a_head_that_never_comes_to_an_end(gateway: Start) -> None:
     wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 0)
 
 
-def test_a_stop_does_not_wait_for_heads(gateway: Start) -> None:
-    running = gateway(config("127.0.0.1", timeouts={"drain": "200ms"}))
+def test_a_stop_hurries_those_that_wait_for_a_head(gateway: Start) -> None:
+    """They have `timeouts: close:`, as whoever has just connected, not all of the handshake's."""
+    running = gateway(config("127.0.0.1", timeouts={"drain": "15s", "close": "300ms"}))
+    with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
+        sock.sendall(V1[:9])
+        wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 1)
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 5
+        assert sock.recv(1) == b""
+    assert "no whole PROXY head came in time" in running.child.said()
+    assert "were cut" not in running.child.said()
+
+
+def test_a_head_that_comes_in_a_drain(gateway: Start) -> None:
+    running = gateway(config("127.0.0.1", timeouts={"drain": "15s", "close": "5s"}))
     with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
         wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 1)
+        running.child.signal(signal.SIGTERM)
+        wait_for(lambda: not accepts(running.port))
+        sock.sendall(V1)
+        trust = running.development.trust
+        with trust.wrap_socket(sock, server_hostname="localhost") as secure:
+            assert asked(secure) == 200
+            assert secure.recv(1) == b""
+    running.child.wait()
+
+
+def test_those_that_wait_are_cut_when_the_drain_is_over(gateway: Start) -> None:
+    running = gateway(config("127.0.0.1", timeouts={"drain": "300ms", "close": "15s"}))
+    with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
+        wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 1)
+        began = time.monotonic()
         running.stop()
+        assert time.monotonic() - began < 5
         assert sock.recv(1) == b""
+    assert "drain: 1 connections were cut" in running.child.said()

@@ -156,12 +156,12 @@ class Handshake:
         self.policy = policy
         self.problem = ""
 
-    def certified(self, connection: SSL.Connection) -> Certified | None:
-        """What the client has shown, once the handshake is done; None for nothing."""
+    def certified(self, connection: SSL.Connection, address: str) -> Certified | None:
+        """What the client at an address has shown, once the handshake is done; None for nothing."""
         try:
             chain = connection.get_verified_chain(as_cryptography=True)
         except (ValueError, TypeError) as error:
-            self.failed("a client", f"its certificate cannot be read: {first_line(error)}")
+            self.failed(address, f"its certificate cannot be read: {first_line(error)}")
             return None
         return Certified(self.policy, tuple(chain)) if chain else None
 

@@ -22,7 +22,7 @@ from edgeproxy.certs.hostname import normalise, normalise_address
 from edgeproxy.certs.loading import load, openssl_words
 from edgeproxy.certs.names import Entry, NameMap
 from edgeproxy.certs.scan import Chain
-from edgeproxy.transport.openssl import MODES, shaking
+from edgeproxy.transport.openssl import MODES, one_record_a_read, shaking
 
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
@@ -252,6 +252,7 @@ class ServerTLS:
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(OPTIONS)
         context.set_mode(MODES)
+        one_record_a_read(context)
         context.set_cipher_list(TLS12_CIPHERS)
         context.set_tls13_ciphersuites(TLS13_CIPHERS)
         # Sessions are resumed by ticket; a cache of our own would hold memory for each client.

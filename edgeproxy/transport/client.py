@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from edgeproxy.transport.connect import Attempt, Network
-from edgeproxy.transport.openssl import verify_failure
+from edgeproxy.transport.openssl import one_record_a_read, verify_failure
 from edgeproxy.transport.stream import StreamProtocol
 from edgeproxy.transport.tls import TLSStream
 
@@ -200,6 +200,9 @@ def _words(error: SSL.Error) -> str:
     return ", ".join(reasons) or "it failed"
 
 
+#: Session tickets taken in at once; OpenSSL sends two, GnuTLS as many, BoringSSL one or two.
+_TICKETS = 8
+
 #: What OpenSSL makes of a service that answers in plain text.
 _NO_TLS = frozenset(
     ("wrong version number", "packet length too long", "record layer failure", "http request")
@@ -214,13 +217,22 @@ class ClientTLSStream(TLSStream):
     def __init__(self, reactor: Any, secured: Secured, protocol: StreamProtocol) -> None:
         super().__init__(reactor, secured.socket, protocol, secured.connection, shaking=False)
         self._tls = secured.tls
+        one_record_a_read(secured.connection)
 
     def quiet(self) -> bool:
         """Whether nothing waits to be read. What is readable may be a session ticket, which is
-        no data (RFC 8446 4.6.1): OpenSSL takes it in, and finds nothing to read."""
-        if super().quiet():
+        no data (RFC 8446 4.6.1): OpenSSL takes it in, and finds nothing to read. Data may come
+        right behind it, where a look at all streams that ended with it has not seen them."""
+        if not self._fruitless and super().quiet():
             return True
-        return not self.disconnected and not self.arrived and self.read() is None
+        for _ in range(_TICKETS):
+            if self.disconnected or self.arrived:
+                return False
+            if not self._readable():
+                return True
+            if self.read() is not None:
+                return False
+        return False
 
     def abort(self) -> None:
         # An unused connection is ended in order, for services that log it otherwise; a tunnel that

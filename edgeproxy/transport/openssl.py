@@ -64,6 +64,19 @@ MODES: int = (
 )
 
 
+def one_record_a_read(of: SSL.Context | SSL.Connection) -> None:
+    """Let a read return after each record, also one that holds no data.
+
+    OpenSSL goes on by itself until there are data. A peer that sends other records (TLS 1.3's key
+    updates, TLS 1.2's renegotiations, which are refused) as fast as they are taken in then keeps
+    us in a single call for ever, and everybody else waits.
+    """
+    if isinstance(of, SSL.Context):
+        _lib.SSL_CTX_clear_mode(of._context, _lib.SSL_MODE_AUTO_RETRY)
+    else:
+        _lib.SSL_clear_mode(of._ssl, _lib.SSL_MODE_AUTO_RETRY)
+
+
 def verify_failure(connection: Any) -> str:
     """Why the peer's certificate is not trusted, in OpenSSL's words; empty if it is."""
     code = _lib.SSL_get_verify_result(connection._ssl)

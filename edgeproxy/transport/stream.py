@@ -208,13 +208,15 @@ class Stream:
         outbox = self._outbox
         if outbox is not None and outbox.looked:
             return True
-        if self.arrived:
-            return False
+        return not self.arrived and not self._readable()
+
+    def _readable(self) -> bool:
+        """Whether the kernel has bytes, or the stream's end."""
         poll = self._poll
         if poll is None:
             poll = self._poll = select.poll()
             poll.register(self.fd, select.POLLIN)
-        return not poll.poll(0)
+        return bool(poll.poll(0))
 
     def resume_reading(self) -> None:
         if not self.reading and not self.disconnected:
