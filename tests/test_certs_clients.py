@@ -351,3 +351,14 @@ def test_a_list_that_gets_too_old_is_told(shop: Shop, config: Config) -> None:
     assert watched.look() == "the revocation list of staff is too old"
     watched.watch.stop()
     assert not hasattr(watched.reactor, "call")
+
+
+@pytest.mark.parametrize("asked", ["[::1]", "::1", "0:0:0:0:0:0:0:1", "[0::1]"])
+def test_an_address_of_ipv6_finds_its_policy(shop: Shop, asked: str) -> None:
+    """Hosts are written in brackets, names in certificates are not."""
+    text = TEXT.replace('  "*": { by: partner, required: false }\n', '  "[0::1]": partner\n')
+    found = policies(parse(text, folder=shop.folder))
+    policy = found.find(asked)
+    assert policy is not None
+    assert policy.credential == "partner"
+    assert found.find("[::2]") is None

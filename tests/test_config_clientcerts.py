@@ -66,6 +66,10 @@ routes:
         # A host that is misspelt would leave the one that was meant open.
         (STAFF + "client_certificates: { a.example.com: staff, »b.example.com: staff }\n" + ROUTE,
          ["no route is for 'b.example.com'; did you mean 'a.example.com'?"]),
+        (STAFF + "client_certificates: { »a.example.com:443: staff }\n"
+         "routes: { a.example.com: { /: shop } }", ["has a port; leave it out"]),
+        (STAFF + "client_certificates: { a.example.com: staff, »A.EXAMPLE.com: staff }\n" + ROUTE,
+         ["'a.example.com' stands in e.yaml:3 already"]),
         (STAFF + "client_certificates: { »'*.example.org': staff }\n"
          "routes: { a.example.com: { /: shop } }", ["no route is for '*.example.org'"]),
         # A credential that nobody is asked for.
@@ -95,6 +99,15 @@ def test_what_is_wrong(text: str, messages: list[str]) -> None:
 def test_where_a_route_finds_its_credential(asked: str, host: str) -> None:
     routes = f"routes: {{ {host}: {{ /: {{ to: shop, auth: staff }} }} }}\n"
     parse(STAFF + f"client_certificates: {{ {asked}: staff }}\n" + routes)
+
+
+@pytest.mark.parametrize("written", ["A.Example.com", "a.example.com.", "a.EXAMPLE.com."])
+def test_a_host_in_any_spelling(written: str) -> None:
+    """Else the name that was meant would ask for nothing, and routes for `*` would serve it."""
+    config = parse(
+        STAFF + f"client_certificates: {{ {written}: staff }}\nroutes: {{ '*': {{ /: shop }} }}"
+    )
+    assert list(config.client_certificates) == ["a.example.com"]
 
 
 def test_a_name_under_a_wildcard_route_may_ask() -> None:

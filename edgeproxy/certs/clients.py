@@ -119,6 +119,8 @@ class Policies:
         if name is not None:
             normal = normalise(name) or normalise_address(name)
             if normal is not None:
+                if ":" in normal:
+                    normal = f"[{normal}]"  # as hosts are written
                 pattern = parent_pattern(normal) or ""
                 return found.get(normal) or found.get(pattern) or found.get("*")
         return found.get("*")

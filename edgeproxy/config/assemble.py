@@ -189,12 +189,15 @@ def _certificates(main: Source) -> list[str]:
 
 
 def _places(sources: Sequence[Source], section: str) -> dict[str, tuple[Reader, Node, Node]]:
-    """Reader, key and value of each entry of a section of hosts."""
-    return {
-        host: (each.reader, key, node)
-        for each in reversed(sources)
-        for host, key, node in (each.root.get(section) or Node(0, 0)).entries()
-    }
+    """Reader, key and value of each entry of a section of hosts, but for what is no host."""
+    found = {}
+    for each in reversed(sources):
+        for written, key, node in (each.root.get(section) or Node(0, 0)).entries():
+            try:
+                found[grammar.host(written)] = each.reader, key, node
+            except ValueError:
+                continue  # reported by those who made the entries
+    return found
 
 
 def _entries(
@@ -203,18 +206,19 @@ def _entries(
     check: Callable[[str], Any],
     make: Callable[[Reader, str, Node], Any],
 ) -> dict[str, Any]:
-    """The named entries of one section of all files; a name in two files is an error of both."""
+    """The named entries of one section of all files, by what `check` makes of their names; the
+    same one twice is an error."""
     found: dict[str, Any] = {}
     first: dict[str, str] = {}
     for source in sources:
         reader = source.reader
         node = reader.mapping(source.root.get(section))
-        for name, place, value in node.entries() if node else ():
+        for written, place, value in node.entries() if node else ():
+            name = reader.checked(place, check, written) or written
             if name in first:
                 reader.add(place, f"{shown(name)} stands in {first[name]} already; rename one")
                 continue
             first[name] = f"{source.file}:{place.line}"
-            reader.checked(place, check, name)
             made = make(reader, name, value)
             if made is not None:
                 found[name] = made

@@ -95,9 +95,9 @@ def check_asked(
 ) -> None:
     """Each entry's credential must exist. `places` has each entry's reader, key and value."""
     known = frozenset(credentials)
-    for host, entry in asked.items():
-        reader, _, node = places[host]
-        if entry.by not in known:
+    for host, (reader, _, node) in places.items():
+        entry = asked.get(host)
+        if entry is not None and entry.by not in known:
             hint = reader.suggestions.unknown(entry.by, known)
             reader.at(
                 node, ("by",), f"there is no credential {shown(entry.by)} by certificate{hint}"

@@ -12,6 +12,8 @@ from edgeproxy.config.reading import Reader
 
 # https://hstspreload.org/#deployment-recommendations
 _PRELOAD = 365 * 86400
+# Mozilla's guidelines 5.8 recommend 63072000 seconds, two years.
+_LONGEST = 2 * units.LONGEST
 
 
 def _age(value: Any) -> int:
@@ -19,7 +21,7 @@ def _age(value: Any) -> int:
     if not isinstance(value, bool) and value in (0, "0", "0s"):
         return 0
     try:
-        found = units.duration(value)
+        found = units.duration(value, _LONGEST)
     except ValueError as error:
         raise ValueError(f"{error}; 365d is usual, and 0 takes back what was said") from None
     if not found.is_integer():

@@ -79,16 +79,17 @@ def shown(value: object) -> str:
     return f"'{text}'"
 
 
-def duration(value: object) -> float:
-    """Seconds from `60s`, `500ms`, `1m30s`, or a number of seconds."""
+def duration(value: object, longest: float = LONGEST) -> float:
+    """Seconds from `60s`, `500ms`, `1m30s`, or a number of seconds; `longest` at most."""
     seconds = _number(value)
     if isinstance(value, str) and len(value) <= _TOO_LONG and _DURATION.fullmatch(value):
         seconds = sum(float(n) * SECONDS[unit] for n, unit in _DURATION_PART.findall(value))
     if seconds is None:
         raise ValueError(f"{shown(value)} is not a duration; write it as 60s, 500ms, 2m or 1h")
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= longest:
         raise ValueError(
-            f"{shown(value)} is out of range; a duration is more than 0 and under 366d"
+            f"{shown(value)} is out of range; a duration is more than 0 and at most "
+            f"{longest / 86400:g}d"
         )
     return seconds
 
