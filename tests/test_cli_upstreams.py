@@ -245,3 +245,9 @@ def test_the_socket_takes_no_other_arguments(
     )
     assert running.control("status", more=1)["error"] == "the command takes nothing"
     assert "Traceback" not in running.child.said()
+
+
+def test_a_time_to_wait_is_a_number() -> None:
+    told = edgeproxy("upstreams", "drain", "web", "127.0.0.1:1", "--wait", "nan")
+    assert told.returncode == 2
+    assert "'nan' is not a number of seconds" in told.stderr

@@ -132,13 +132,23 @@ def state(each: dict[str, Any]) -> str:
     return f"{text}: {each['why']}" if text == "unhealthy" else text
 
 
+class _Seconds(click.FloatRange):
+    """A time to wait. "nan", which Python reads as a number, is below and above no bound."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        found: float = super().convert(value, param, ctx)
+        if found != found:
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return found
+
+
 @upstreams.command(epilog=example("edgeproxy upstreams drain orders 10.0.0.2:9002"))
 @click.option("--force", is_flag=True, help="Also the last target: then 503 is answered.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for what is under way.")
 @click.option(
     "--wait",
     "seconds",
-    type=click.FloatRange(0, 86400),
+    type=_Seconds(0, 86400),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
