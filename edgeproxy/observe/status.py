@@ -52,7 +52,16 @@ def status(gateway: Gateway) -> dict[str, Any]:
 def counters(gateway: Gateway) -> dict[str, Any]:
     """What the control socket's `counters` answers: all since the start of the process."""
     certificates = gateway.certificate_counts.as_dict()
-    return {**gateway.counters.as_dict(), "certificates": certificates}
+    connections = {
+        "accepted": sum(each.accepted for each in gateway.listeners),
+        "unfinished_handshakes": sum(each.unfinished for each in gateway.listeners),
+        "ended_for_room": sum(each.made_room for each in gateway.listeners),
+    }
+    return {
+        **gateway.counters.as_dict(),
+        "connections": connections,
+        "certificates": certificates,
+    }
 
 
 def summary(gateway: Gateway) -> str:
@@ -83,6 +92,8 @@ def _listener(listening: Listening) -> dict[str, Any]:
         "port": listening.number,
         "connections": len(listening.connections),
         "accepted": listening.accepted,
+        "unfinished_handshakes": listening.unfinished,
+        "ended_for_room": listening.made_room,
     }
 
 

@@ -13,6 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from edgeproxy.bursts import Burst
+
 _log = Logger()
 
 #: Connections taken per readable event; the next event follows in the same turn's poll.
@@ -81,7 +83,8 @@ class Port:
     """One listening socket.
 
     ``accept(socket, address)`` is called for each connection; it is expected to count it in and
-    to call :meth:`left` when it ends, so that the cap holds.
+    to call :meth:`left` when it ends, so that the cap holds. ``room()`` is called when somebody
+    waits and the cap is reached; it may end connections, and says how many.
     """
 
     def __init__(
@@ -90,11 +93,14 @@ class Port:
         sock: socket.socket,
         accept: Callable[[socket.socket, Any], None],
         limit: int,
+        room: Callable[[], int] | None = None,
     ) -> None:
         self._reactor = reactor
         self._socket = sock
         self._accept = accept
         self._limit = limit
+        self._room = room
+        self._crowds = Burst()
         self.open = 0
         self._waiting: Any = None
         self._listening = False
@@ -134,11 +140,10 @@ class Port:
         """The reactor stops; sockets are closed by :meth:`stop`."""
 
     def doRead(self) -> None:
-        for _ in range(_BATCH):
+        for number in range(_BATCH):
             if self.open >= self._limit:
-                self._full = True
-                self._quiet()
-                _log.warn("{limit} connections are open, no more are accepted", limit=self._limit)
+                if not number:  # else nobody may be waiting; if somebody is, the next event tells
+                    self._crowded()
                 return
             try:
                 # What socket.accept() does, but for turning numbers into Enum members.
@@ -171,8 +176,25 @@ class Port:
         _log.warn(
             "cannot accept connections for {pause} s: {why}", pause=_PAUSE, why=error.strerror
         )
+        self._pause()
+
+    def _crowded(self) -> None:
+        """The cap is reached: go on when one has left, or look again whether one may be ended."""
+        self._full = True
+        self._pause()
+        ended = 0 if self._room is None else self._room()
+        if self._crowds.another(self._reactor.seconds()):
+            some = f"the {ended} that have waited longest without a request are ended for newcomers"
+            _log.warn(
+                "{limit} connections are open, which is the most: {what}",
+                limit=self._limit,
+                what=some if ended else "no more are accepted until one ends",
+            )
+
+    def _pause(self) -> None:
         self._quiet()
-        self._waiting = self._reactor.callLater(_PAUSE, self._rested)
+        if self._waiting is None:
+            self._waiting = self._reactor.callLater(_PAUSE, self._rested)
 
     def _rested(self) -> None:
         self._waiting = None
