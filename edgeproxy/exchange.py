@@ -25,6 +25,7 @@ from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Certified
+    from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
     from edgeproxy.snapshot import Route, Snapshot
@@ -136,11 +137,16 @@ class Exchange:
 
     ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
+    ``notes`` are further members of its line in the log, ready JSON, each with its comma. On routes
+    with filters ``filtering`` is its way through them; on routes that take a prefix away ``asked``
+    is the path as it was asked for.
+
     What the relay keeps: ``head_out`` and ``payload`` (the body if it was at hand whole, ``None``
     if it is streamed, and so cannot be sent again), the targets ``tried``, ``retries``.
     """
 
     __slots__ = (
+        "asked",
         "attempts",
         "began",
         "chunked",
@@ -150,6 +156,7 @@ class Exchange:
         "duration",
         "ended",
         "failure",
+        "filtering",
         "first_byte",
         "head",
         "head_out",
@@ -159,6 +166,7 @@ class Exchange:
         "limit",
         "limit_lines",
         "method",
+        "notes",
         "origin",
         "outcome",
         "path",
@@ -189,6 +197,8 @@ class Exchange:
     duration: float
     head_out: bytes
     payload: bytes | None
+    asked: bytes
+    filtering: Run | None
 
     def __init__(self, head: RequestHead, peer: Peer, started: float) -> None:
         self.head = head
@@ -198,7 +208,7 @@ class Exchange:
         self.started = started
         self.id = self.trace = b"%032x" % getrandbits(128)
         self.path = self.query = self.origin = self.limit_lines = b""
-        self.host = self.limit = self.reason = self.upstream = ""
+        self.host = self.limit = self.notes = self.reason = self.upstream = ""
         self.route: Route | None = None
         self.hsts: StrictTransport | None = None
         self.principal: Principal | None = None
@@ -301,6 +311,18 @@ class Exchange:
         payload = b"" if self.method == b"HEAD" else body
         lines.append(b"Date: " + _date(int(time())))
         self.begin(status, title(status).encode("ascii"), lines, len(payload), payload, True, None)
+
+    def shadowed(self, what: str) -> None:
+        """Note what would have become of it, were it not for a policy's shadow mode."""
+        self.reason = (
+            f"{self.reason}; {what}, in shadow mode" if self.reason else f"{what}, in shadow mode"
+        )
+
+    def untouched(self, trailers: list[bytes]) -> list[bytes]:
+        """The trailers of the request that its filters have neither taken out of its head nor
+        set there."""
+        run = self.filtering
+        return trailers if run is None else run.untouched(trailers)
 
     def close_after(self) -> None:
         """Keep no connection alive after this answer."""

@@ -76,7 +76,7 @@ def request_head(
         if line is not exchange.credential:
             lines.append(line)
     if head.connection:
-        lines = _without_named(lines, head.connection)
+        lines = without_named(lines, head.connection)
     if head.special:
         lines, trace = _from_special(head, lines, exchange)
     if rules is not None:
@@ -95,7 +95,11 @@ def request_head(
     )
 
 
-def _without_named(lines: list[bytes], options: frozenset[bytes]) -> list[bytes]:
+def without_named(lines: list[bytes], options: frozenset[bytes]) -> list[bytes]:
+    """The lines without the fields that ``Connection`` names.
+
+    :raises GatewayError: 400 when one of them frames the message.
+    """
     named = options - _OPTIONS
     if not named.isdisjoint(_FRAME):
         raise malformed("Connection names a field that frames the message.")

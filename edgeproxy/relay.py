@@ -61,15 +61,16 @@ class Relay:
         upstream: Upstream,
         host_line: bytes,
         forwarded: bytes,
+        head_out: bytes = b"",
     ) -> None:
-        """Relay the exchange.
+        """Relay the exchange; ``head_out`` is the upstream's head where it has been made already.
 
         :raises GatewayError: what the head shows to be wrong, before anything is sent.
         """
         principal = exchange.principal
         head = exchange.head
         exchange.payload = exchange.take_body() if head.length or head.chunked else b""
-        exchange.head_out = request_head(
+        exchange.head_out = head_out or request_head(
             exchange,
             host_line,
             forwarded,

@@ -25,6 +25,7 @@ from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import Problem
 from edgeproxy.changes import describe
 from edgeproxy.config import Config, ConfigError, load
+from edgeproxy.filters.inforce import Building
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.slices import in_slices
@@ -116,6 +117,8 @@ class Reloader:
                 staged.keys = KeyStore(reactor, new.keys, _nothing)
                 yield in_slices(reactor, staged.keys.opening())
             gateway.mounts.make(built.mounts)
+            gateway.filters.make(built.filters)
+            staged.filters = built.filters
         except BaseException:
             staged.drop()
             raise
@@ -129,6 +132,7 @@ class Staged:
         self.folder: StagedFolder | None = None
         self.tls: Prepared | None = None
         self.keys: KeyStore | None = None
+        self.filters: Building | None = None
 
     def drop(self) -> None:
         """It is not wanted."""
@@ -136,6 +140,8 @@ class Staged:
             self.folder.folder.stop()
         if self.keys is not None:
             self.keys.stop()
+        if self.filters is not None:
+            self.filters.drop()
 
 
 class StagedFolder:

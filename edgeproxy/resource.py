@@ -25,7 +25,13 @@ from zope.interface import implementer
 from edgeproxy.certs.clients import Standing, WrongConnection, standing
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Exchange
-from edgeproxy.forward import forwarded_lines, is_trusted, trusted_chain, vouched_lines
+from edgeproxy.forward import (
+    forwarded_lines,
+    is_trusted,
+    request_head,
+    trusted_chain,
+    vouched_lines,
+)
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.http1.upgrade import asks_for_websocket
@@ -42,6 +48,8 @@ from edgeproxy.waiting import Waiting
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.exchange import Peer
+    from edgeproxy.filters.chain import Chain
+    from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
     from edgeproxy.relay import Relay
@@ -163,7 +171,7 @@ class ReverseProxyResource(Resource):
         """Answer a request of a stock ``twisted.web`` site."""
         from edgeproxy.site import SiteExchange
 
-        exchange = SiteExchange(request, self._clock.now())
+        exchange = SiteExchange(request, self._clock.now(), self.snapshot.request_fields)
         if exchange.unreadable is None:
             self.handle(exchange)
         else:
@@ -203,7 +211,20 @@ class ReverseProxyResource(Resource):
         length = exchange.head.length
         if length is not None and length > route.body:
             raise GatewayError(413, "The request body is larger than allowed.", close=True)
-        self._answer(exchange, route, view, exchange.snapshot)
+        if route.filters is None:
+            self._answer(exchange, route, view, exchange.snapshot)
+        else:
+            self._filter(exchange, route, route.filters, view)
+
+    def _filter(self, exchange: Exchange, route: Route, chain: Chain, view: HostView) -> None:
+        """Let the route's filters decide, which may take time; then answer."""
+
+        def go_on() -> None:
+            self._answer(exchange, route, view, exchange.snapshot, run)
+
+        run = chain.begin(exchange, exchange.started + self._clock.epoch)
+        if run.admit(go_on):
+            go_on()
 
     def _host(self, exchange: Exchange, snapshot: Snapshot) -> HostView:
         """The host asked for, as this connection may ask for it."""
@@ -272,6 +293,7 @@ class ReverseProxyResource(Resource):
         if doubtful:
             _check_doubtful(Path(decoded, wire, slash), route, view, exchange)
         if route.strip:
+            exchange.asked = exchange.path
             exchange.path = strip_prefix(Path(decoded, wire, slash), route.strip)
         if exchange.method == b"TRACE":
             raise GatewayError(405, "TRACE is never allowed.", fields=(_ALL_METHODS,))
@@ -409,7 +431,14 @@ class ReverseProxyResource(Resource):
             fields=(b"Retry-After: %d" % retry_after(refusing, now),),
         )
 
-    def _answer(self, exchange: Exchange, route: Route, view: HostView, snapshot: Snapshot) -> None:
+    def _answer(
+        self,
+        exchange: Exchange,
+        route: Route,
+        view: HostView,
+        snapshot: Snapshot,
+        run: Run | None = None,
+    ) -> None:
         """Relay, or let the route's resource answer, or show the built-in page where neither is
         named yet."""
         upstream = route.upstream
@@ -425,12 +454,36 @@ class ReverseProxyResource(Resource):
             )
             if view.standing is not None:
                 forwarded += view.standing.lines
-        if upstream is not None:
+        if run is not None and run.chain.upstream:
+            self._see_off(exchange, route, view, forwarded, run)
+        elif upstream is not None:
             self._relay.start(
                 exchange, route, upstream, route.host_line or view.host_line, forwarded
             )
         elif route.mounted is not None:
             route.mounted.start(exchange, route, view.host_line, forwarded)
+
+    def _see_off(
+        self, exchange: Exchange, route: Route, view: HostView, forwarded: bytes, run: Run
+    ) -> None:
+        """Let the filters see the head for the service, which may take time; then go there."""
+        host_line = view.host_line
+        upstream, mounted = route.upstream, route.mounted
+        if upstream is not None:
+            host_line = route.host_line or host_line
+        principal = exchange.principal
+        identity = b"" if principal is None else principal.fields
+        head = request_head(exchange, host_line, forwarded, route.request_rules, identity)
+
+        def go_on(head: bytes) -> None:
+            if upstream is not None:
+                self._relay.start(exchange, route, upstream, host_line, forwarded, head)
+            elif mounted is not None:
+                mounted.start(exchange, route, host_line, forwarded, head)
+
+        seen = run.see_off(head, go_on)
+        if seen is not None:
+            go_on(seen)
 
 
 def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange) -> None:

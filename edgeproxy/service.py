@@ -7,7 +7,7 @@ it reads certificates and keys, opens the log and binds the ports.
 from __future__ import annotations
 
 import gc
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
@@ -26,6 +26,8 @@ from edgeproxy.config import Config
 from edgeproxy.config.frozen import Frozen
 from edgeproxy.control import ControlSocket
 from edgeproxy.credentials import Credentials
+from edgeproxy.filters.inforce import Building as FiltersBuilding
+from edgeproxy.filters.inforce import Filters
 from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
 from edgeproxy.identifying import Credential
@@ -71,10 +73,12 @@ class Built(NamedTuple):
     plan: Plan
     mounts: Building
     credentials: dict[str, tuple[Frozen, Credential]]
+    filters: FiltersBuilding
 
 
 class Gateway(Service):
-    """See the module's text. ``config`` is the configuration in force."""
+    """See the module's text. ``config`` is the configuration in force; ``filters`` are drop-ins
+    besides those under ``twisted/plugins``."""
 
     name = "edgeproxy"
 
@@ -85,6 +89,7 @@ class Gateway(Service):
         clock: Clock | None = None,
         network: Network = TCP,
         notify: Notify | None = None,
+        filters: Mapping[str, Any] | None = None,
     ) -> None:
         self.reactor = reactor
         self.config = config
@@ -115,8 +120,10 @@ class Gateway(Service):
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
         self.credentials = Credentials(reactor, self._keys)
+        self.filters = Filters(reactor, self.deadlines, filters)
         built = self.build(config)
         self.mounts.make(built.mounts)
+        self.filters.make(built.filters)
         self.resource = ReverseProxyResource(
             built.snapshot, self.relay, self.clock, self._keys, self._names
         )
@@ -126,6 +133,7 @@ class Gateway(Service):
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
         self.credentials.use(built.credentials)
+        self.filters.use(built.filters)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -201,7 +209,7 @@ class Gateway(Service):
     def build(self, config: Config) -> Built:
         """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread.
 
-        :raises ConfigError: a route's resource cannot be imported.
+        :raises ConfigError: a route's resource or filter cannot be imported.
         :raises StartError: OpenSSL does not take what an upstream's `tls` names.
         """
         try:
@@ -211,16 +219,20 @@ class Gateway(Service):
         limits = compile_limits(config, self._limits())
         mounts = self.mounts.build(config)
         credentials = self.credentials.build(config)
+        filters = self.filters.build(config)
         router = compile_router(
             config,
             plan.upstreams,
             limits,
             mounts.by_order,
             self.credentials.by_name(credentials),
+            filters.chains,
         )
         policies = self._policies(config)
-        snapshot = Snapshot(config, router, limits, plan.upstreams, self.log.record, policies)
-        return Built(config, snapshot, plan, mounts, credentials)
+        snapshot = Snapshot(
+            config, router, limits, plan.upstreams, self.log.record, policies, filters.sets
+        )
+        return Built(config, snapshot, plan, mounts, credentials, filters)
 
     def _policies(self, config: Config) -> Policies:
         resource = getattr(self, "resource", None)
@@ -247,6 +259,7 @@ class Gateway(Service):
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
         self.credentials.use(built.credentials)
+        self.filters.use(built.filters)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
         if staged.keys is not None:
@@ -401,6 +414,7 @@ class Gateway(Service):
         self.folder.stop()
         self.trust.stop()
         self.credentials.stop()
+        self.filters.stop()
         self.keys.stop()
         self.log.stop()
         self._end_probing()

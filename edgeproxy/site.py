@@ -12,10 +12,9 @@ from typing import Any
 
 from edgeproxy.errors import GatewayError, title
 from edgeproxy.exchange import Exchange, Outcome, Peer, Sink, Throttle
-from edgeproxy.http1.fields import request_fields
+from edgeproxy.http1.fields import FieldTable
 from edgeproxy.http1.grammar import HeadLimits, RequestHead, parse_request
 
-_FIELDS = request_fields()
 #: twisted.web has bounds of its own; ours must not refuse what it let through.
 _LIMITS = HeadLimits(size=1 << 20, target=1 << 16, fields=1000)
 _PIECE = 65536
@@ -26,13 +25,13 @@ class SiteExchange(Exchange):
     """An exchange around an ``IRequest``; ``unreadable`` is what our own grammar has against a
     request that twisted.web let through."""
 
-    def __init__(self, request: Any, started: float) -> None:
+    def __init__(self, request: Any, started: float, fields: FieldTable) -> None:
         self.request = request
         self._lost = False
         self._source: Throttle | None = None
         self.unreadable: GatewayError | None = None
         try:
-            head = _head(request)
+            head = _head(request, fields)
         except GatewayError as error:
             self.unreadable = error
             method = request.method if _METHOD.match(request.method) else b"-"
@@ -159,7 +158,7 @@ class _Producer:
         self._exchange.finish(Outcome.CLIENT_GONE)
 
 
-def _head(request: Any) -> Any:
+def _head(request: Any, fields: FieldTable) -> Any:
     """The request's head written out again and read by our own grammar: nothing that we would
     refuse on our own channel gets in by this door."""
     lines = [
@@ -174,7 +173,7 @@ def _head(request: Any) -> Any:
         lines.append(b"Content-Length: %d" % size)
     first = b"%b %b HTTP/1.1" % (request.method, request.uri)
     data = b"\r\n".join([first, *lines]) + b"\r\n\r\n"
-    found = parse_request(data, _FIELDS, _LIMITS)
+    found = parse_request(data, fields, _LIMITS)
     if found is None:
         raise GatewayError(400, "The request head is malformed.")
     return found[0]

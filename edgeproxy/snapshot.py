@@ -31,6 +31,7 @@ from edgeproxy.routing import PathKind, Router, Rule
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Policies
     from edgeproxy.exchange import Exchange
+    from edgeproxy.filters.chain import Chain
     from edgeproxy.identifying import Credential
     from edgeproxy.mounted.mount import Mount
     from edgeproxy.upstream.upstream import Upstream
@@ -82,6 +83,7 @@ class Route:
         "anonymous",
         "between",
         "body",
+        "filters",
         "first_byte",
         "groups",
         "host_line",
@@ -116,6 +118,8 @@ class Route:
         self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
+        #: What of Python of the user's stands before it.
+        self.filters: Chain | None = None
         #: What callers are asked for; ``None`` where it is an API key or nothing, as on most.
         self.policy = policy
         self.scopes = one(frozenset(config.scopes))
@@ -181,7 +185,8 @@ def _rules(
 
 class Snapshot:
     """See the module's text. ``finished`` takes each exchange at its end; ``policies`` tell which
-    hosts ask for client certificates."""
+    hosts ask for client certificates, ``reserved`` which fields no client may send besides the
+    gateway's own."""
 
     def __init__(
         self,
@@ -191,6 +196,7 @@ class Snapshot:
         upstreams: Mapping[str, Upstream],
         finished: Callable[[Exchange], None],
         policies: Policies,
+        reserved: Iterable[str] = (),
     ) -> None:
         self.policies = policies
         self.config = config
@@ -198,7 +204,7 @@ class Snapshot:
         self.limits = limits
         self.upstreams = upstreams
         self.finished = finished
-        self.request_fields: FieldTable = request_fields()
+        self.request_fields: FieldTable = request_fields(reserved)
         #: For the answers of resources; targets have their own.
         self.response_fields = response_fields(hide_software=config.server_header == "hide")
         self.trusted: tuple[IPv4Network | IPv6Network, ...] = config.trusted_proxies
@@ -242,9 +248,11 @@ def compile_router(
     limits: Mapping[str, Limit],
     mounts: Mapping[int, Mount] = MappingProxyType({}),
     credentials: Mapping[str, Credential] = MappingProxyType({}),
+    chains: Mapping[int, Chain] = MappingProxyType({}),
 ) -> Router[Route]:
     """All routes in their total order; ``mounts`` are the resources of those that name one, by
-    the place of the route in the configuration, ``credentials`` all that routes may ask for."""
+    the place of the route in the configuration, ``chains`` the filters likewise, ``credentials``
+    all that routes may ask for."""
     kept: dict[tuple[type, object], Any] = {}
 
     def one(value: T, /) -> T:
@@ -261,10 +269,13 @@ def compile_router(
         return policies[auth]
 
     # One window answers for one limit, however often and wherever it is named.
-    return Router(
+    rules = [
         _rule(order, route, config, upstreams, limits, mounts.get(order), one, policy(route.auth))
         for order, route in enumerate(config.routes)
-    )
+    ]
+    for rule in rules if chains else ():
+        rule.action.filters = chains.get(rule.order)
+    return Router(rules)
 
 
 def _policy(auth: tuple[str, ...], credentials: Mapping[str, Credential]) -> Policy | None:

@@ -246,5 +246,6 @@ def test_python_examples_compile() -> None:
     assert len(examples) == 2
     examples += of("docs/resources.md", "python")
     assert len(examples) == 4
+    examples += of("docs/filters.md", "python")
     for example in examples:
         compile(example, "embedding.md", "exec")

@@ -88,6 +88,7 @@ def examine(file: Path) -> Findings:
     else:
         certs, keys = config.certs.folder, config.keys
         problems += _resources(config)
+        problems += _filters(config)
     default = None if config is None else config.certs.default
     names, wrong, warnings = _certificates(certs, default)
     problems += wrong
@@ -159,6 +160,15 @@ def _resources(config: Config) -> list[Problem]:
     if not any(route.resource for route in config.routes):
         return []
     from edgeproxy.mounted.loading import problems
+
+    return problems(config)
+
+
+def _filters(config: Config) -> list[Problem]:
+    """Imports and makes each route's filters, without starting them."""
+    if not any(route.filters for route in config.routes):
+        return []
+    from edgeproxy.filters.inforce import problems
 
     return problems(config)
 

@@ -32,6 +32,7 @@ def routes(config: Path | None, json_: bool) -> None:
     if json_:
         as_json([_route(number, route, loaded) for number, route in enumerate(ordered, 1)])
         return
+    filtered = any(route.filters for route in ordered)
     rows = [
         [
             str(number),
@@ -42,11 +43,13 @@ def routes(config: Path | None, json_: bool) -> None:
             _leads_to(route),
             _credentials(route, loaded),
             ", ".join(route.limit) or "-",
+            *([_filters(route) or "-"] if filtered else []),
             f"{shown_path(route.file)}:{route.line}",
         ]
         for number, route in enumerate(ordered, 1)
     ]
-    columns = ["#", "HOST", "METHODS", "PATH", "WHEN", "TO", "AUTH", "LIMIT", "AT"]
+    columns = ["#", "HOST", "METHODS", "PATH", "WHEN", "TO", "AUTH", "LIMIT"]
+    columns += [*(["FILTERS"] if filtered else []), "AT"]
     opened = [number for number, route in enumerate(ordered) if route.open]
     table(columns, rows, opened)
     if opened:
@@ -66,6 +69,11 @@ def in_order(config: Config) -> list[Route]:
 def _leads_to(route: Route) -> str:
     end = route.to or route.resource or "(built-in page)"
     return f"{end} (websocket)" if route.websocket else end
+
+
+def _filters(route: Route) -> str:
+    """In the order in which they are asked."""
+    return ", ".join(f"{each.use}{' (shadow)' if each.shadow else ''}" for each in route.filters)
 
 
 def _credentials(route: Route, config: Config) -> str:
@@ -94,6 +102,10 @@ def _route(number: int, route: Route, config: Config) -> dict[str, Any]:
         "scopes": list(route.scopes),
         "groups": list(route.groups),
         "limit": list(route.limit),
+        "filters": [
+            {"use": each.use, "timeout": each.timeout, "shadow": each.shadow}
+            for each in route.filters
+        ],
         "file": route.file,
         "line": route.line,
     }

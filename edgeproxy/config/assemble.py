@@ -16,6 +16,7 @@ from edgeproxy.config.credentials import (
     kind_of,
     take_credentials,
 )
+from edgeproxy.config.filters import take_filters
 from edgeproxy.config.hsts import hsts
 from edgeproxy.config.model import (
     Auth,
@@ -311,6 +312,7 @@ def _defaults(main: Source, form: DefaultsForm, names: Names) -> Defaults:
     return Defaults(
         auth=form.auth or ("api_key",),
         limit=form.limit or (),
+        filters=take_filters(reader, node, form.filters) or (),
         body=form.body,
         timeouts=RouteTimeouts(**chosen(form.timeouts)),
         request=form.request,

@@ -30,6 +30,7 @@ from edgeproxy.config.fields import (
     one_or_more,
     seconds,
 )
+from edgeproxy.config.filters import FilterUse
 from edgeproxy.config.frozen import Frozen, NamedCredential
 from edgeproxy.config.hsts import Hsts
 
@@ -223,6 +224,7 @@ class Route(Frozen):
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
+    filters: tuple[FilterUse, ...] = ()
     when: dict[str, str] = {}
     strip: bool | str = False
     host_header: str | None = None
@@ -298,6 +300,7 @@ class Defaults(Frozen):
 
     auth: tuple[str, ...] = ("api_key",)
     limit: tuple[str, ...] = ()
+    filters: tuple[FilterUse, ...] = ()
     body: int = 10 << 20
     timeouts: RouteTimeouts = RouteTimeouts()
     request: FieldRules = FieldRules()

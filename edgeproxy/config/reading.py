@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.problems import Problem, Suggestions
+from edgeproxy.config.secrets import expand
 from edgeproxy.config.units import shown
 
 M = TypeVar("M", bound=BaseModel)
@@ -40,6 +41,16 @@ _SENTENCES: dict[str, Callable[[ErrorDetails], str]] = {
     "int_type": _expected("a whole number"),
     "int_from_float": _expected("a whole number"),
     "int_parsing_size": _expected("a smaller number"),
+    # Models of filters' options are not strict.
+    "int_parsing": _expected("a whole number"),
+    "float_parsing": _expected("a number"),
+    "float_type": _expected("a number"),
+    "bool_parsing": _expected("true or false"),
+    "time_parsing": _expected("a time such as 17:30"),
+    "list_type": _expected("a list"),
+    "enum": lambda e: (
+        f"{shown(e['input'])} is not a choice here; {e['ctx']['expected']} would be right"
+    ),
     "bool_type": _expected("true or false"),
     "dict_type": _expected("settings in the form `key: value`"),
     "model_type": _expected("settings in the form `key: value`"),
@@ -122,6 +133,13 @@ class Reader:
             self.add(node, str(error))
             return None
 
+    def secret(self, node: Node, text: str) -> SecretStr:
+        """`text` with its references to secrets put in, wrapped."""
+        lookup: Any = self._context
+        if not callable(lookup):
+            return SecretStr(text)
+        return SecretStr(self.checked(node, lambda each: expand(each, lookup), text) or "")
+
     def mapping(self, node: Node | None) -> Node | None:
         """`node` when it is a mapping; anything but nothing is reported."""
         if node is None or (node.pairs is None and node.items is None and node.scalar is None):
@@ -153,6 +171,8 @@ class Reader:
             return unknown + self.suggestions.unknown(name, known)
         if kind == "missing":
             return f"'{location[-1]}' is missing here; add it"
+        if isinstance(error["input"], SecretStr) and kind == "string_type":
+            return "a secret stands here; the option has to be a pydantic.SecretStr"
         message = _SENTENCES.get(kind, _expected("another kind of value"))(error)
         written = locate(node, location).scalar
         borrowed = isinstance(written, str) and "${" in written and "`set`" not in message

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeproxy.config import grammar
 from edgeproxy.config.clientcerts import Asked, ClientCertificate, unreachable
+from edgeproxy.config.filters import FilterUse, take_filters
 from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
@@ -107,7 +108,8 @@ class RouteReader:
             return
         named = locate(node, ("resource",))
         at = (0, 0) if form.resource is None else (named.line, named.column)
-        route = self._route(form, host, key, f"{reader.file}", place.line, at)
+        filters = take_filters(reader, node, form.filters)
+        route = self._route(form, host, key, f"{reader.file}", place.line, at, filters)
         self._check_taken(reader, route, place)
         if self._certificates and self._names.complete:
             wrong = unreachable(route, self._certificates, self._asking)
@@ -251,6 +253,7 @@ class RouteReader:
         file: str,
         line: int,
         resource_at: tuple[int, int],
+        filters: tuple[FilterUse, ...] | None,
     ) -> Route:
         upstream = self._upstreams.get(form.to or "")
         own = form.timeouts
@@ -270,6 +273,7 @@ class RouteReader:
             scopes=form.scopes,
             groups=form.groups,
             limit=() if limit == ("none",) else limit,
+            filters=self._defaults.filters if filters is None else filters,
             when={name.lower(): value for name, value in form.when.items()},
             strip=form.strip,
             host_header=form.host or (upstream.host if upstream else None),

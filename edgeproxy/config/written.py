@@ -34,6 +34,7 @@ from edgeproxy.config.fields import (
     one_or_more,
     seconds,
 )
+from edgeproxy.config.filters import Filters
 from edgeproxy.config.hsts import HstsValue
 from edgeproxy.config.model import (
     Auth,
@@ -203,6 +204,9 @@ class DefaultsForm(Frozen):
         default=None, description="Credentials of every route; never `none` or `anonymous` here."
     )
     limit: Names | None = Field(default=None, description="Names of the limits that hold.")
+    filters: Filters | None = Field(
+        default=None, description="Filters of every route: policy in Python."
+    )
     # AWS API Gateway
     body: Size = bytes_("10MiB", "Largest request body.")
     timeouts: TimeoutsForm = Field(
@@ -237,6 +241,9 @@ class RouteForm(Frozen):
     )
     limit: Names | None = Field(
         default=None, description="Limits by name, all of which hold; `none` for no limit."
+    )
+    filters: Filters | None = Field(
+        default=None, description="Filters, asked in this order; `none` for no filter."
     )
     when: dict[FieldName, FieldValue] = Field(
         default={}, description="Only requests whose fields have exactly these values."

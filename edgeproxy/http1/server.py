@@ -340,8 +340,11 @@ class Http1Server:
             self._body_complete()
             trailers = decoder.trailers
             if trailers:
-                rules = None if exchange.route is None else exchange.route.request_rules
+                route = exchange.route
+                rules = None if route is None else route.request_rules
                 trailers = passing_trailers(trailers, exchange.snapshot.request_fields, rules)
+                if route is not None and route.filters is not None:
+                    trailers = exchange.untouched(trailers)
             sink.body_end(trailers)
 
     def _body_failed(self, error: GatewayError) -> None:

@@ -35,16 +35,21 @@ def make_importable(folder: Path) -> bool:
     :return: ``False``, and nothing is changed, for a folder that everybody may write to: what
         lies there would run with the gateway's rights.
     """
-    whole = folder.resolve()
-    try:
-        if whole.stat().st_mode & stat.S_IWOTH:
-            return False
-    except OSError:
+    if not is_trusted(folder):
         return False
+    whole = folder.resolve()
     if str(whole) not in sys.path:
         sys.path.append(str(whole))
     importlib.invalidate_caches()
     return True
+
+
+def is_trusted(folder: Path) -> bool:
+    """Whether it is there, and not everybody may write to it."""
+    try:
+        return not folder.resolve().stat().st_mode & stat.S_IWOTH
+    except OSError:
+        return False
 
 
 def find(path: str, folder: Path | None = None) -> Any:
@@ -91,7 +96,7 @@ def make(found: Any, path: str, options: dict[str, Any]) -> Any:
     except LoadError:
         raise
     except BaseException as error:
-        raise LoadError(f"making {shown(path)} failed: {_told(error)}") from error
+        raise LoadError(f"making {shown(path)} failed: {told(error)}") from error
     if not is_class and not IResource.providedBy(made):
         if isawaitable(made) and not isinstance(made, Deferred):
             made.close()  # type: ignore[attr-defined]
@@ -129,11 +134,11 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == name:
             return None
-        raise LoadError(f"importing {name} failed: {_told(error)}") from error
+        raise LoadError(f"importing {name} failed: {told(error)}") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may even call sys.exit
-        raise LoadError(f"importing {name} failed: {_told(error)}") from error
+        raise LoadError(f"importing {name} failed: {told(error)}") from error
 
 
 def _no_module(name: str, folder: Path | None, importable: bool) -> str:
@@ -178,7 +183,7 @@ def _kind(value: Any) -> str:
     return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An exception in one line, with the place where it was raised."""
     text = " ".join(str(error).split())[:300]
     if isinstance(error, SyntaxError):

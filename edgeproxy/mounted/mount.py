@@ -41,8 +41,16 @@ class Mount:
         self.deadlines = deadlines
         self.now = deadlines.clock.now
 
-    def start(self, exchange: Exchange, route: Route, host_line: bytes, forwarded: bytes) -> None:
-        """Let the resource answer, once the body has ended.
+    def start(
+        self,
+        exchange: Exchange,
+        route: Route,
+        host_line: bytes,
+        forwarded: bytes,
+        head_out: bytes = b"",
+    ) -> None:
+        """Let the resource answer, once the body has ended; ``head_out`` is its request's head
+        where that has been made already.
 
         :raises GatewayError: what the head shows to be wrong.
         """
@@ -52,7 +60,7 @@ class Mount:
             raise malformed("The path's prefix is spelled with an encoded slash.")
         head = exchange.head
         principal = exchange.principal
-        lines = request_head(
+        lines = head_out or request_head(
             exchange,
             host_line,
             forwarded,

@@ -64,9 +64,15 @@ def _line(exchange: Exchange, epoch: float) -> str:
         f'"upstream":"{exchange.upstream}","attempts":{exchange.attempts},'
         f'"connect_us":{int(exchange.connect_time * 1e6)},'
         f'"first_byte_us":{int(exchange.first_byte * 1e6)},"us":{int(duration * 1e6)},'
-        f"{_details(exchange) if exchange.query or exchange.reason else ''}"
+        f"{exchange.notes}{_details(exchange) if exchange.query or exchange.reason else ''}"
         f'"outcome":"{"ok" if exchange.outcome is _OK else _outcome(exchange)}"}}\n'
     )
+
+
+def members(exchange: Exchange, epoch: float) -> dict[str, Any]:
+    """The members of an exchange's line, as they would stand there now."""
+    found: dict[str, Any] = json.loads(_line(exchange, epoch))
+    return found
 
 
 def _escaped(text: bytes) -> str:

@@ -45,6 +45,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
         },
         "tunnels": sum(isinstance(each, Tunnel) for each in gateway.deadlines.waiting),
         "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
+        "filters": gateway.filters.status(),
         "counters": counters(gateway),
     }
 
@@ -61,6 +62,7 @@ def counters(gateway: Gateway) -> dict[str, Any]:
         **gateway.counters.as_dict(),
         "connections": connections,
         "certificates": certificates,
+        "filters": gateway.filters.status(),
     }
 
 

@@ -12,10 +12,13 @@ test gives the same bytes each time::
     service.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi")
     assert client.transcript() == ...
 
+A :class:`FilterHarness` is such a gateway around one filter, to test that.
+
 A :class:`Wire` is the far end of one of the gateway's streams, held by the test: what it sends
 arrives whole, byte by byte, or as TLS records on a real ``TLSStream`` (:class:`Way`).
 """
 
+from edgeproxy.testing.filters import FilterHarness, PassedOn, Seen
 from edgeproxy.testing.gateway import MemoryGateway, Service
 from edgeproxy.testing.link import MemoryStream, MemoryWire
 from edgeproxy.testing.reactor import MemoryClock, MemoryReactor
@@ -26,11 +29,14 @@ from edgeproxy.testing.wire import Ending, Way, Wire
 __all__ = [
     "Answer",
     "Ending",
+    "FilterHarness",
     "MemoryClock",
     "MemoryGateway",
     "MemoryReactor",
     "MemoryStream",
     "MemoryWire",
+    "PassedOn",
+    "Seen",
     "Service",
     "TLSWire",
     "Way",

@@ -67,7 +67,8 @@ class MemoryGateway:
 
     ``configuration`` is what stands in ``edgeproxy.yaml``. ``certificates`` are the names of each
     certificate, the first one's is the default; left out, one covers all hosts of the routes.
-    ``names`` says what the names of targets lead to; answers hold for 30 s.
+    ``names`` says what the names of targets lead to; answers hold for 30 s. ``filters`` are
+    classes that routes may name like drop-ins.
     ``finished`` are the exchanges that have ended, in order, and ``gateway`` is the service.
     """
 
@@ -78,6 +79,7 @@ class MemoryGateway:
         certificates: Sequence[Sequence[str]] = (),
         environ: Mapping[str, str] | None = None,
         names: Mapping[str, Sequence[str]] | None = None,
+        filters: Mapping[str, type] | None = None,
     ) -> None:
         self.reactor = MemoryReactor()
         self.clock = MemoryClock(self.reactor)
@@ -91,7 +93,7 @@ class MemoryGateway:
         self.config = config
         self.names = dict(names or {})
         network = Network(self._connect, self._stream, self._look_up)
-        gateway = self.gateway = Gateway(self.reactor, config, self.clock, network)
+        gateway = self.gateway = Gateway(self.reactor, config, self.clock, network, filters=filters)
         gateway.fleet.resolver.ask = lambda host, answered: answered(host, self._look_up(host))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this does
         gateway.log._fd = self._log.fileno()
