@@ -144,7 +144,7 @@ class HostView:
 class ReverseProxyResource(Resource):
     """The gateway as a resource: authenticates, limits and relays whatever it is given.
 
-    ``snapshot`` is the configuration in force; a reload replaces the attribute. ``keys`` gives
+    ``snapshot`` is the configuration in force, until :meth:`use`. ``keys`` gives
     the key index in force and ``names`` the certificates' name map, or ``None`` without TLS.
     """
 
@@ -166,6 +166,12 @@ class ReverseProxyResource(Resource):
         self._names = names
         self._asked: dict[tuple[bytes, str | None, str, int], _Asked] = {}
         self._asked_under: tuple[Snapshot, NameMap | None] = snapshot, None
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Another configuration is in force; nothing here keeps the one before alive."""
+        self.snapshot = snapshot
+        self._asked = {}
+        self._asked_under = snapshot, None
 
     def render(self, request: Any) -> int:
         """Answer a request of a stock ``twisted.web`` site."""

@@ -244,7 +244,7 @@ class Gateway(Service):
 
     def _policies_changed(self, policies: Policies) -> None:
         self.tls.ask(policies)
-        self.resource.snapshot = self.resource.snapshot.with_policies(policies)
+        self.resource.use(self.resource.snapshot.with_policies(policies))
 
     def use(self, built: Built, staged: Staged) -> None:
         """Put a configuration into force, with what was read for it. Cannot fail."""
@@ -252,7 +252,7 @@ class Gateway(Service):
         old = self.resource.snapshot
         self._upkeep.let_go(old, [*old.config.routes, *old.router.ordered])
         self.config = built.config
-        self.resource.snapshot = built.snapshot
+        self.resource.use(built.snapshot)
         self.tls.ask(built.snapshot.policies)
         self.tls.require(built.config.listen.tls)
         self.trust.watch(built.config, built.snapshot.policies)

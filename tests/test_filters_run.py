@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from edgeproxy.config import ConfigError
-from edgeproxy.exchange import Outcome
+from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.filters import Answer, Filter, LogEntry, Refuse, Request, Response
+from edgeproxy.filters.run import Run
 from edgeproxy.testing import FilterHarness, MemoryGateway, Way
 
 
@@ -281,3 +283,18 @@ def test_unknown_classes_and_options_refuse_to_start() -> None:
     with pytest.raises(ConfigError) as caught:
         FilterHarness(Tenant, {"suffix": 1})
     assert "takes no options" in str(caught.value)
+
+
+def test_no_collector_is_needed_for_what_has_ended() -> None:
+    harness = FilterHarness(Everything)
+    gc.collect()
+    gc.disable()
+    try:
+        assert harness.request().status == 200
+        assert harness.request(headers={"X-Early": "refuse"}).status == 451
+        assert harness.request(headers={"X-Back": "answer"}).status == 299
+        harness.gateway.gateway.log.flush()
+        harness.gateway.finished.clear()
+        assert not [each for each in gc.get_objects() if isinstance(each, Run | Exchange)]
+    finally:
+        gc.enable()

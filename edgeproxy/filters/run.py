@@ -181,6 +181,7 @@ class Run:
                         return False
                     result = pending.result
             verdict = self._judge(entry, result)
+            result = None  # what was raised holds this frame
             if verdict is not None:
                 self.writer = None
                 answered(entry, verdict)
@@ -265,9 +266,9 @@ class Run:
         _log.failure(
             "{route}: the filter {filter} failed at request {request}",
             Failure(error),
-            route=self.request.route,
+            route="" if self.exchange.route is None else self.exchange.route.label,
             filter=entry.name,
-            request=self.request.id,
+            request=self.exchange.id.decode("ascii"),
         )
         reason = f"filter {entry.name}: {type(error).__name__}"
         return GatewayError(500, _FAILED, source=Source.OURSELVES, reason=reason)
@@ -344,8 +345,11 @@ class Run:
             self._pending = None
         self.held = None
         hooks = [each for each in self.chain.logs if each[0].index < self.entered]
-        if not hooks:
-            return
+        if hooks:
+            self._tell_all(hooks, outcome)
+        del self.request  # which holds us: no collector is needed for what has ended
+
+    def _tell_all(self, hooks: list[tuple[Entry, Callable[..., Any]]], outcome: Outcome) -> None:
         exchange, clock = self.exchange, self.chain.deadlines.clock
         exchange.outcome = outcome
         exchange.duration = clock.now() - exchange.started
