@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy import tokens
 from edgeproxy.config.clientcerts import ClientCertificate
 from edgeproxy.config.frozen import Frozen
+from edgeproxy.config.jwt import Jwt
 from edgeproxy.identifying import ApiKeys, Certificates, Credential
 
 if TYPE_CHECKING:
     from edgeproxy.config import Config
     from edgeproxy.identity.keyindex import KeyIndex
+    from edgeproxy.transport.deadlines import Clock
 
-#: The configuration of one kind -> what makes the credential of it: (name, settings, reactor).
-MAKERS: dict[type[Frozen], Callable[[str, Any, Any], Credential]] = {
-    ClientCertificate: lambda name, settings, reactor: Certificates(name),
+#: The configuration of one kind -> what makes the credential of it, from name, settings, reactor,
+#: and what tells the time in seconds since 1970.
+MAKERS: dict[type[Frozen], Callable[[str, Any, Any, Callable[[], float]], Credential]] = {
+    ClientCertificate: lambda name, settings, reactor, now: Certificates(name),
+    Jwt: tokens.make,
 }
 
 
@@ -27,8 +32,9 @@ class Credentials:
     """All that routes may ask for. `build` makes what a configuration names beside what is in
     force; `use` changes over: what comes in is started, what nobody names any more is stopped."""
 
-    def __init__(self, reactor: Any, keys: Callable[[], KeyIndex]) -> None:
+    def __init__(self, reactor: Any, clock: Clock, keys: Callable[[], KeyIndex]) -> None:
         self._reactor = reactor
+        self._clock = clock
         self._api_keys = ApiKeys(keys)
         self._running = False
         #: By name: what each was made from, and itself.
@@ -40,7 +46,7 @@ class Credentials:
         for name, settings in config.credentials.items():
             before = self._made.get(name)
             if before is None or before[0] != settings:
-                made = MAKERS[type(settings)](name, settings, self._reactor)
+                made = MAKERS[type(settings)](name, settings, self._reactor, self._now)
                 before = settings, made
             found[name] = before
         return found
@@ -61,6 +67,15 @@ class Credentials:
             for _, made in before.values():
                 if id(made) not in kept:
                     made.stop()
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What is to be told of each, by its name."""
+        now = self._now()
+        told = {name: made.status(now) for name, (_, made) in self._made.items()}
+        return {name: each for name, each in told.items() if each is not None}
+
+    def _now(self) -> float:
+        return self._clock.now() + self._clock.epoch
 
     def start(self) -> None:
         """The gateway begins to serve."""

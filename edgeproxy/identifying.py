@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.http1.fields import Kind
 from edgeproxy.identity.refusal import invalid, missing
+from edgeproxy.identity.token import Refused, Token
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -35,12 +36,22 @@ class Sent:
     """What a request shows of its caller.
 
     `bearer` is the token of its Authorization field, ``None`` when there is none or another scheme
-    stands there; a credential that claims it sets it to ``None``. `doubled` tells that there are
-    two such fields. `standing` is what the connection's client certificate is worth for this host,
-    `now` is in seconds since 1970.
+    stands there; a credential that claims it sets it to ``None``, one that does not may say why in
+    `objections`, for the log. `doubled` tells that there are two such fields. `standing` is what
+    the connection's client certificate is worth for this host, `now` is in seconds since 1970.
     """
 
-    __slots__ = ("bearer", "doubled", "exchange", "now", "parameter", "standing")
+    __slots__ = (
+        "_strange",
+        "_token",
+        "bearer",
+        "doubled",
+        "exchange",
+        "now",
+        "objections",
+        "parameter",
+        "standing",
+    )
 
     def __init__(
         self, exchange: Exchange, standing: Standing | None, parameter: bytes | None, now: float
@@ -50,11 +61,25 @@ class Sent:
         self.parameter = parameter
         self.now = now
         self.bearer: bytes | None = None
+        self.objections: tuple[str, ...] = ()
+        self._token: Token | None = None
+        self._strange = False
         fields = [value for kind, value, _ in exchange.head.keys if kind is _AUTHORIZATION]
         self.doubled = len(fields) > 1
         match = _BEARER.match(fields[0]) if fields else None
         if match is not None:
             self.bearer = match.group(1)
+
+    def token(self) -> Token | None:
+        """The bearer token, unverified, taken apart once for all who ask; ``None`` when it is no
+        JSON Web Token."""
+        if self._token is None and self.bearer is not None and not self._strange:
+            try:
+                self._token = Token(self.bearer)
+            except Refused as error:
+                self._strange = True
+                self.objections += (str(error),)
+        return self._token
 
     def withhold_bearer(self) -> None:
         """The service does not get the Authorization field."""
@@ -88,6 +113,10 @@ class Credential:
 
     def stop(self) -> None:
         """Nobody will ask any more."""
+
+    def status(self, now: float) -> dict[str, Any] | None:
+        """What `edgeproxy status` shows of it, ``None`` for nothing."""
+        return None
 
 
 class ApiKeys(Credential):
@@ -153,7 +182,8 @@ class Policy:
             if claim is not None:
                 claims.append((credential, claim))
         if self._strict and sent.bearer is not None:
-            raise invalid("a bearer token that none of the route's credentials takes")
+            why = "".join(f"; {each}" for each in sent.objections)
+            raise invalid(f"a bearer token that none of the route's credentials takes{why}")
         if not claims:
             if self.anonymous:
                 return None

@@ -119,7 +119,7 @@ class Gateway(Service):
         self.keys = KeyStore(reactor, config.keys, _nothing)
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
-        self.credentials = Credentials(reactor, self._keys)
+        self.credentials = Credentials(reactor, self.clock, self._keys)
         self.filters = Filters(reactor, self.deadlines, filters)
         built = self.build(config)
         self.mounts.make(built.mounts)

@@ -10,6 +10,7 @@ from edgeproxy.config import parse
 from edgeproxy.config.clientcerts import ClientCertificate
 from edgeproxy.credentials import MAKERS, Credentials
 from edgeproxy.identifying import Credential
+from edgeproxy.transport.deadlines import Clock
 
 
 class Noted(Credential):
@@ -26,8 +27,8 @@ class Noted(Credential):
 
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> Credentials:
-    monkeypatch.setitem(MAKERS, ClientCertificate, lambda name, settings, reactor: Noted(name))
-    return Credentials(None, lambda: None)  # type: ignore[arg-type, return-value]
+    monkeypatch.setitem(MAKERS, ClientCertificate, lambda name, *_: Noted(name))
+    return Credentials(None, Clock(), lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def config(**files: str) -> Any:

@@ -92,7 +92,7 @@ def test_examples_load(number: int, tmp_path: Path) -> None:
         assert EXAMPLES[number].page == "docs/certificates.md", "of Kubernetes"
         return
     missing = {key: value for key, value in BASE.items() if key not in said}
-    (tmp_path / "pay-token").write_text("secret")
+    (tmp_path / "pay-token").write_text("secret" * 8)
     config = parse(
         text + (yaml.safe_dump(missing) if missing else ""),
         folder=tmp_path,

@@ -14,6 +14,7 @@ from edgeproxy.config.clientcerts import (
     wrong_callers,
 )
 from edgeproxy.config.frozen import NamedCredential
+from edgeproxy.config.jwt import JWT, JwtForm, settle, wrong_jwt
 from edgeproxy.config.model import Auth, Route
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Location, Reader
@@ -24,12 +25,14 @@ from edgeproxy.config.units import shown
 class Kind(NamedTuple):
     """One kind of credential: its settings, and what no field can say of them by itself.
 
-    `wrong` gives places within the entry and what is wrong there.
+    `wrong` gives places within the entry and what is wrong there. `settled`, where files are read,
+    gives such places too, or the settings with what the files (below a folder) hold.
     """
 
     model: type[NamedCredential]
     form: TypeAdapter[Any]
     wrong: Callable[[Any], Iterable[tuple[Location, str]]]
+    settled: Callable[[Any, Path], Iterable[tuple[Location, str] | NamedCredential]] | None = None
 
 
 def _wrong_certificate(form: ClientCertificate) -> Iterator[tuple[Location, str]]:
@@ -40,6 +43,7 @@ def _wrong_certificate(form: ClientCertificate) -> Iterator[tuple[Location, str]
 #: The key that tells a kind, in the order in which they are shown.
 KINDS: dict[str, Kind] = {
     "client_certificate": Kind(ClientCertificate, CREDENTIAL, _wrong_certificate),
+    "jwt": Kind(JwtForm, JWT, wrong_jwt, settle),
 }
 
 
@@ -59,12 +63,13 @@ def take_credentials(reader: Reader, auth: Node | None, folder: Path) -> dict[st
                 place,
                 f"{shown(name)} does not say what kind of credential it is; "
                 f"{', '.join(KINDS)} are known (api_key needs no entry), as in "
-                f"`{name}: {{ client_certificate: ca.pem }}`; name one, or remove it",
+                f"`{name}: {{ jwt: https://id.example.com, audience: shop }}`; "
+                "name one, or remove it",
             )
         else:
-            credential = _credential(reader, node, KINDS[kind])
+            credential = _credential(reader, node, KINDS[kind], folder)
             if credential is not None:
-                found[name] = credential.within(folder)
+                found[name] = credential
     return found
 
 
@@ -73,14 +78,22 @@ def kind_of(node: Node) -> str | None:
     return next((kind for kind in KINDS if node.get(kind) is not None), None)
 
 
-def _credential(reader: Reader, node: Node, kind: Kind) -> NamedCredential | None:
+def _credential(reader: Reader, node: Node, kind: Kind, folder: Path) -> NamedCredential | None:
+    before = len(reader.problems)
     form = reader.model(kind.model, node, kind.form)
-    if form is None:
-        return None
+    if form is None or len(reader.problems) > before:
+        return None  # what was left out of it would be missed now
     wrong = list(kind.wrong(form))
+    found: NamedCredential = form.within(folder)
+    if kind.settled is not None and not wrong:
+        for each in kind.settled(form, folder):
+            if isinstance(each, NamedCredential):
+                found = each
+            else:
+                wrong.append(each)
     for location, message in wrong:
         reader.at(node, location, message)
-    return None if wrong else form
+    return None if wrong else found
 
 
 def asked(reader: Reader, name: str, node: Node) -> Asked | None:

@@ -21,6 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 Location = tuple[int | str, ...]
 _ROUNDS = 30  # how often what is wrong is left out to look at the rest: more than any model has
+_SECRET = {"set", "secret"}  # where references are put in
 _REFERENCE_HINT = " (`${…}` is put in only under an upstream's `set`)"
 
 
@@ -176,7 +177,7 @@ class Reader:
         message = _SENTENCES.get(kind, _expected("another kind of value"))(error)
         written = locate(node, location).scalar
         borrowed = isinstance(written, str) and "${" in written and "`set`" not in message
-        return message + (_REFERENCE_HINT if borrowed and "set" not in location else "")
+        return message + (_REFERENCE_HINT if borrowed and not _SECRET & set(location) else "")
 
 
 def _empty(node: Node, location: Location) -> Iterator[tuple[Location, Node]]:

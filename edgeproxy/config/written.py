@@ -36,6 +36,7 @@ from edgeproxy.config.fields import (
 )
 from edgeproxy.config.filters import Filters
 from edgeproxy.config.hsts import HstsValue
+from edgeproxy.config.jwt import JwtForm
 from edgeproxy.config.model import (
     Auth,
     Certs,
@@ -273,7 +274,7 @@ class AuthForm(Auth):
     """Credentials by name."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, ClientCertificate] = Field(init=False)
+    __pydantic_extra__: dict[str, ClientCertificate | JwtForm] = Field(init=False)
 
 
 class Settings(Frozen):

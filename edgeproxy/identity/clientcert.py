@@ -7,24 +7,19 @@ open (two addresses where one is asked for), nobody is let in: which one counts 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from edgeproxy.identity.principal import Principal
+from edgeproxy.identity.principal import Principal, is_sayable
 
 if TYPE_CHECKING:
     from edgeproxy.config.clientcerts import Caller, ClientCertificate
 
 KIND = "client_certificate"
 
-_LONGEST = 1000
-"""Characters of an id: it stands in a field, in the log, and in the tables of limits."""
-
-_VALUE = re.compile(r"(?! )[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+(?<! )")
 _ALTERNATIVE: dict[
     str, tuple[type[x509.RFC822Name | x509.DNSName | x509.UniformResourceIdentifier], str]
 ]
@@ -104,7 +99,7 @@ class Holders:
             value = _only(_alternatives(certificate, kind), what)
             if source == "san:dns":
                 value = value.lower()
-        if len(value) > _LONGEST or not _VALUE.fullmatch(value):
+        if not is_sayable(value):
             raise Unknown(
                 f"its {source} is empty, too long, or holds what no name may: {_shown(value)}"
             )
@@ -115,7 +110,7 @@ class Holders:
             return ()
         units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         found = tuple(dict.fromkeys(_text(each.value) for each in units))
-        if any(len(each) > _LONGEST or not _VALUE.fullmatch(each) for each in found):
+        if not all(map(is_sayable, found)):
             raise Unknown("an organizational unit holds what no group's name may")
         return found
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+_LONGEST = 1000
+"""Characters of an id: it stands in a field, in the log, and in the tables of limits."""
+
+_SAYABLE = re.compile(r"(?! )[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+(?<! )")
 _UNSAFE = re.compile(rb"[^\x20-\x7e]|%|^ | $")
 _UNSAFE_IN_LIST = re.compile(rb"[^\x21-\x7e]|[%,]")
 
@@ -13,8 +17,9 @@ class Principal:
     """A caller that has proved who it is. Never changed once made; shared by its requests.
 
     `id` is what limits count by and upstreams store; a rotated key keeps it. `plan` is "" for none.
-    `kind` says how it was proved ("api_key", "client_certificate"). `fields` are the identity
-    fields for the upstream, ready to send, each line with its CRLF; `log` is the id, and the kind
+    `kind` says how it was proved ("api_key", "client_certificate", "jwt"). `fields` are the
+    identity fields
+    for the upstream, ready to send, each line with its CRLF; `log` is the id, and the kind
     after it, as both stand in the log: ready JSON.
     """
 
@@ -40,6 +45,12 @@ class Principal:
 
     def __repr__(self) -> str:
         return f"<Principal {self.kind} {self.id} {self.name!r}>"
+
+
+def is_sayable(value: str) -> bool:
+    """Whether what others say can be a caller's id, name or group: of bounded length, no control
+    characters, no spaces around, and nothing that is no text."""
+    return len(value) <= _LONGEST and _SAYABLE.fullmatch(value) is not None
 
 
 def identity_fields(id: str, name: str, groups: tuple[str, ...]) -> bytes:

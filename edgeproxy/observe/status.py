@@ -39,6 +39,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
             "trouble": gateway.trust.trouble,
         },
         "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
+        "credentials": gateway.credentials.status(),
         "upstreams": upstreams(gateway),
         "names": {
             name.host: _name(gateway, name) for name in gateway.fleet.resolver.names.values()
