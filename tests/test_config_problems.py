@@ -23,7 +23,7 @@ SETTINGS = [
     ("keys: »{ a: b }", "settings in the form `key: value` is not a path"),
     ("certs: { default: »'a b' }", "'a b' is not a host name"),
     (
-        "auth: { »partner: { jwt: x } }",
+        "auth: { »partner: { jwks: x } }",
         "'partner' does not say what kind of credential it is",
     ),
     ("auth: { »none: {} }", "'none' has its meaning already; remove it"),
