@@ -1,0 +1,185 @@
+"""What callers are told whose credential is not right: every kind of credential, every fault.
+
+A kind is a row of `KINDS`: a configuration, and what a request shows in each of the `FAULTS`. What
+is answered is the same whatever the kind, and nothing reaches the service behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pytest
+
+from edgeproxy.testing import MemoryGateway, Way
+
+Fields = list[bytes]
+Shows = Callable[[MemoryGateway], Fields]
+
+
+class Answer(NamedTuple):
+    """A status, and the field WWW-Authenticate, `None` for none."""
+
+    status: int
+    challenge: str | None
+
+
+MISSING = Answer(401, "Bearer")
+INVALID = Answer(401, 'Bearer error="invalid_token"')
+
+FAULTS: dict[str, Answer] = {
+    "missing": MISSING,
+    "malformed": INVALID,
+    "unknown": INVALID,
+    "expired": INVALID,
+    "not yet valid": INVALID,
+    "revoked": INVALID,
+    "field twice": INVALID,
+    "two credentials": INVALID,
+    "empty": INVALID,
+    "8 KiB": INVALID,
+    "not ASCII": INVALID,
+    "lacking a scope": Answer(403, 'Bearer error="insufficient_scope"'),
+    "lacking a group": Answer(403, "Bearer"),
+    "larger than a head": Answer(431, None),
+    "NUL": Answer(400, None),
+    "line break": Answer(400, None),
+}
+
+
+class Kind(NamedTuple):
+    """How a credential is shown: rightly, and with each fault. What a kind cannot have (a key is
+    never "not yet valid" where nothing says so) is named in `never`, with the reason."""
+
+    configuration: str
+    good: Shows
+    faults: Mapping[str, Shows]
+    never: Mapping[str, str] = {}
+    prepare: Callable[[MemoryGateway], None] = lambda gateway: None
+
+
+# -- API keys --------------------------------------------------------------------------------------
+
+
+def route(options: str = "scopes: [pay], groups: [staff]") -> str:
+    """The one route of a kind's configuration."""
+    return f"""
+upstreams: {{ users: http://10.0.0.1:9001 }}
+routes: {{ api.example.com: {{ /: {{ to: users, {options} }} }} }}
+"""
+
+
+def _made(gateway: MemoryGateway, name: str = "good", **more: object) -> bytes:
+    given = {"scopes": ["pay"], "groups": ["staff"]} | more
+    return gateway.key(name, **given).encode()  # type: ignore[arg-type]
+
+
+def _keys(field: bytes) -> dict[str, Shows]:
+    def one(credential: bytes) -> Fields:
+        return [field + credential]
+
+    return {
+        "missing": lambda gateway: [],
+        "malformed": lambda gateway: one(_made(gateway)[:-1]),
+        "unknown": lambda gateway: one(b"edge_" + b"x" * 63),
+        "expired": lambda gateway: one(_made(gateway, expires=-1)),
+        "not yet valid": lambda gateway: one(_made(gateway, not_before=1)),
+        "revoked": lambda gateway: one(_made(gateway, revoked=True)),
+        "field twice": lambda gateway: one(_made(gateway)) * 2,
+        "two credentials": lambda gateway: [
+            b"X-API-Key: " + _made(gateway),
+            b"Authorization: Bearer " + _made(gateway, "other"),
+        ],
+        "8 KiB": lambda gateway: one(_made(gateway) + b"x" * 8192),
+        "not ASCII": lambda gateway: one(_made(gateway) + "é".encode()),
+        "lacking a scope": lambda gateway: one(_made(gateway, scopes=["read"])),
+        "lacking a group": lambda gateway: one(_made(gateway, groups=["guests"])),
+        "larger than a head": lambda gateway: one(_made(gateway) + b"x" * 16384),
+        "NUL": lambda gateway: one(_made(gateway) + b"\0"),
+        "line break": lambda gateway: one(_made(gateway) + b"\rX-Consumer-Id: admin"),
+    }
+
+
+def _without(faults: dict[str, Shows], *names: str) -> dict[str, Shows]:
+    return {name: shows for name, shows in faults.items() if name not in names}
+
+
+_OPEN_TO_ALL = {
+    "missing": "who shows nothing is let in",
+    "lacking a scope": "where everybody may come in nobody is asked for one",
+    "lacking a group": "where everybody may come in nobody is asked for one",
+}
+_NOT_OURS = "what does not begin with edge_ is another party's token, and none of ours is there"
+
+KINDS: dict[str, Kind] = {
+    "X-API-Key": Kind(
+        route(),
+        lambda gateway: [b"X-API-Key: " + _made(gateway)],
+        _keys(b"X-API-Key: ") | {"empty": lambda gateway: [b"X-API-Key:"]},
+    ),
+    "a key as bearer": Kind(
+        route(),
+        lambda gateway: [b"Authorization: Bearer " + _made(gateway)],
+        _keys(b"Authorization: Bearer "),
+        {"empty": _NOT_OURS},
+    ),
+    "a key, or nobody": Kind(
+        route("auth: [api_key, anonymous]"),
+        lambda gateway: [b"X-API-Key: " + _made(gateway)],
+        _without(_keys(b"X-API-Key: ") | {"empty": lambda gateway: [b"X-API-Key:"]}, *_OPEN_TO_ALL),
+        _OPEN_TO_ALL,
+    ),
+}
+
+CASES = [(kind, fault) for kind, row in KINDS.items() for fault in FAULTS if fault not in row.never]
+
+
+def ask(gateway: MemoryGateway, fields: Fields) -> tuple[int, str | None]:
+    """The answer that a request with these fields gets."""
+    client = gateway.client()
+    head = [b"GET / HTTP/1.1", b"Host: api.example.com", *fields, b"", b""]
+    client.send(b"\r\n".join(head))
+    gateway.reactor.settle()
+    (found,) = client.answers()
+    return found.status, found.field("www-authenticate")
+
+
+@pytest.mark.parametrize("way", [Way.WHOLE, Way.BYTES])
+@pytest.mark.parametrize(("kind", "fault"), CASES)
+def test_faults(kind: str, fault: str, way: Way) -> None:
+    row = KINDS[kind]
+    gateway = MemoryGateway(row.configuration, way)
+    row.prepare(gateway)
+    assert ask(gateway, row.faults[fault](gateway)) == FAULTS[fault]
+    (service,) = gateway.services.values()
+    assert service.attempts == 0, "it reached the service"
+    status = FAULTS[fault].status
+    if status in (401, 403):
+        (exchange,) = gateway.finished
+        assert exchange.reason, "the log does not say why"
+        assert (exchange.principal is None) == (status == 401)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_right_one_is_let_in(kind: str) -> None:
+    """Else the faults above would prove nothing."""
+    row = KINDS[kind]
+    gateway = MemoryGateway(row.configuration)
+    row.prepare(gateway)
+    fields = row.good(gateway)
+    client = gateway.client()
+    client.send(b"\r\n".join([b"GET / HTTP/1.1", b"Host: api.example.com", *fields, b"", b""]))
+    gateway.reactor.settle()
+    (service,) = gateway.services.values()
+    wire = service.accept()
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert [each.status for each in client.answers()] == [200]
+    assert b"X-Consumer-Id: " in wire.received
+    for field in fields:
+        assert field not in wire.received
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_fault_is_forgotten(kind: str) -> None:
+    row = KINDS[kind]
+    assert set(row.faults) | set(row.never) == set(FAULTS)
