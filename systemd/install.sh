@@ -12,7 +12,21 @@ umask 022
 source=$(cd "$(dirname "$0")/.." && pwd)
 prefix=${PREFIX:-/opt/edgeproxy}
 dest=${DESTDIR:-}
+case $dest in
+'') ;;
+*[!A-Za-z0-9/._+:@~,=\ -]*)
+    echo "edgeproxy: DESTDIR is a path of letters, digits, spaces and /._+:@~,=-" >&2
+    exit 1
+    ;;
+*)
+    # In its one form: a whole path, without a slash at its end.
+    mkdir -p "$dest"
+    dest=$(cd "$dest" && pwd)
+    [ "$dest" != / ] || dest=
+    ;;
+esac
 venv=$dest$prefix
+mark=$venv/share/edgeproxy # also: what we put into /etc, as we left it
 local=$dest/usr/local
 etc=$dest/etc
 units='edgeproxy.service edgeproxy.socket edgeproxy-http.socket'
@@ -54,8 +68,12 @@ take_unless_changed() {
 }
 
 program() {
-    "$venv/bin/python" -c '' 2>/dev/null || "${PYTHON:-python3}" -m venv --clear "$venv" ||
-        fail "no virtual environment could be made; on Debian: apt-get install python3-venv"
+    # Marked as ours from the first moment on: what is half made can be taken away, or made anew.
+    mkdir -p "$mark"
+    "$venv/bin/python" -c '' 2>/dev/null || {
+        find "$venv" -mindepth 1 -maxdepth 1 ! -name share -exec rm -rf {} +
+        "${PYTHON:-python3}" -m venv "$venv"
+    } || fail "no virtual environment could be made; on Debian: apt-get install python3-venv"
     # From a copy, so that building leaves nothing in the clone.
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT
@@ -69,7 +87,8 @@ program() {
     # The cache of plugins; the service itself cannot write it.
     "$venv/bin/python" -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
     if [ -n "$dest" ]; then
-        find "$venv/bin" -type f -exec sed -i "1s|^#!$venv|#!$prefix|" {} +
+        # The second line is that of a path too long for `#!`.
+        find "$venv/bin" -type f -exec sed -i "1,2s|$venv/bin/|$prefix/bin/|" {} +
         find "$venv/bin" -name 'activate*' -exec sed -i "s|$venv|$prefix|g" {} +
         sed -i "s|$venv|$prefix|g" "$venv/pyvenv.cfg"
     fi
@@ -164,9 +183,14 @@ uninstall() {
 [ -n "$dest" ] || [ "$(id -u)" = 0 ] || fail "root is needed for that; or DESTDIR=… for another place"
 case $prefix in
 /*[!A-Za-z0-9/._-]* | / | /usr | /usr/local) fail "PREFIX is a folder for edgeproxy alone: /opt/edgeproxy" ;;
+*/ | *//* | */. | */./* | */.. | */../*) fail "PREFIX is a plain path, as /opt/edgeproxy" ;;
 /*) ;;
 *) fail "PREFIX is a whole path, as /opt/edgeproxy" ;;
 esac
+# It is emptied, so nobody else's things may be in it.
+if [ ! -e "$mark" ] && [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
+    fail "PREFIX is a folder for edgeproxy alone; in $venv is something else, and nothing was done"
+fi
 case ${1:-} in
 install | uninstall) "$1" ;;
 *) fail "make install, or make uninstall" ;;

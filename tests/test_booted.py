@@ -570,7 +570,7 @@ def test_installing_again_is_an_upgrade(service: Installed) -> None:
 def test_for_a_package(installed: Installed) -> None:
     machine = installed.machine
     before = files(machine)
-    machine.sh("cd /src && make install DESTDIR=/srv/stage PREFIX=/opt/elsewhere")
+    machine.sh("cd /src && make install DESTDIR=/srv/stage/ PREFIX=/opt/elsewhere")
     assert files(machine) == before, "nothing outside of DESTDIR"
     stage = "/srv/stage"
     unit = machine.read(f"{stage}/usr/local/lib/systemd/system/edgeproxy.service")
@@ -586,7 +586,7 @@ def test_for_a_package(installed: Installed) -> None:
     machine.sh(f"rm -r {stage}")
 
 
-@pytest.mark.parametrize("prefix", ["/", "/usr", "opt/x", "/opt/a b"])
+@pytest.mark.parametrize("prefix", ["/", "/usr", "/usr/", "/opt", "opt/x", "/opt/a b"])
 def test_a_prefix_that_cannot_be_meant(installed: Installed, prefix: str) -> None:
     done = installed.machine.run(
         "sh", "-c", f"cd /src && make uninstall PREFIX={shlex.quote(prefix)}"
