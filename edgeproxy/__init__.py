@@ -21,7 +21,8 @@ here on the channel is of no importance: a stock ``twisted.web`` site hands in t
 :mod:`edgeproxy.resource` takes the exchange through its phases; it is the file to read first. The
 exchange keeps the :mod:`~edgeproxy.snapshot` of the configuration that is in force now, whatever
 is reloaded meanwhile. Host and path are brought into their one form (:mod:`edgeproxy.paths`), and
-the first route of the one total order that fits is chosen (:mod:`edgeproxy.routing`). Limits by
+the first route of the one total order that fits is chosen (:mod:`edgeproxy.routing`). What other
+origins' pages may read is told by :mod:`edgeproxy.cors`, which answers preflights too. Limits by
 address are looked at; then the credential, by its hash, in the index of keys
 (:mod:`edgeproxy.identity.keyindex`), which leads to a
 :class:`~edgeproxy.identity.principal.Principal`; then the route's other limits, all of them before

@@ -25,6 +25,7 @@ from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Certified
+    from edgeproxy.cors import Grant
     from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
@@ -133,7 +134,8 @@ class Exchange:
     CRLF; ``limit`` and ``remaining`` say the same to the log. ``failure`` is how a refusal on
     behalf of somebody else is logged. ``worker`` is told when the exchange ends without its doing.
 
-    ``hsts`` is put on the answer, whoever gives it, where the host wants that and TLS is spoken.
+    ``hsts`` is put on the answer, whoever gives it, where the host wants that and TLS is spoken;
+    ``cors`` where the route says which other origins' pages may read it.
 
     ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
@@ -152,6 +154,7 @@ class Exchange:
         "chunked",
         "client",
         "connect_time",
+        "cors",
         "credential",
         "duration",
         "ended",
@@ -211,6 +214,7 @@ class Exchange:
         self.host = self.limit = self.notes = self.reason = self.upstream = ""
         self.route: Route | None = None
         self.hsts: StrictTransport | None = None
+        self.cors: Grant | None = None
         self.principal: Principal | None = None
         self.credential: bytes | None = None
         self.worker: Answering | None = None

@@ -2,6 +2,8 @@
 
     host -> path -> route -> preflight -> limits by address -> identity -> limits -> relay
 
+A preflight (CORS) is answered by the route that it asks about.
+
 A phase goes on, answers, or raises :class:`~edgeproxy.errors.GatewayError`; there is one
 ``except``, and every way ends in ``exchange.finish``. The same code is reached from our own
 channels, which call :meth:`ReverseProxyResource.handle`, and from a stock
@@ -23,6 +25,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from edgeproxy.certs.clients import Standing, WrongConnection, standing
+from edgeproxy.cors import preflight
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.exchange import Exchange
 from edgeproxy.forward import (
@@ -194,6 +197,8 @@ class ReverseProxyResource(Resource):
             if snapshot.trusted:
                 _believe(exchange, snapshot)
             view = self._host(exchange, snapshot)
+            if snapshot.cors and exchange.method == b"OPTIONS" and self._preflight(exchange, view):
+                return
             route = self._route(exchange, view)
             windows = self._address_limits(exchange, route) if route.address_limits else None
             policy = route.policy
@@ -296,8 +301,10 @@ class ReverseProxyResource(Resource):
         except NoRoute as error:
             raise _no_route(error.allowed) from None
         exchange.route = route
+        if route.cors is not None:
+            exchange.cors = route.cors.answering(head.lines, exchange.method)
         if doubtful:
-            _check_doubtful(Path(decoded, wire, slash), route, view, exchange)
+            _check_doubtful(Path(decoded, wire, slash), route, view, exchange.method, head)
         if route.strip:
             exchange.asked = exchange.path
             exchange.path = strip_prefix(Path(decoded, wire, slash), route.strip)
@@ -309,6 +316,35 @@ class ReverseProxyResource(Resource):
         if route.websocket and exchange.tunnels and asks_for_websocket(head):
             _upgrade(exchange)
         return route
+
+    def _preflight(self, exchange: Exchange, view: HostView) -> bool:
+        """Answer a browser that asks whether it may (Fetch standard, 3.2.2), by the route that
+        the announced request would have; ``False`` where that has no say: then it is a request
+        like any other. Browsers ask without credentials, so this stands before identity."""
+        head = exchange.head
+        asked = preflight(head.lines)
+        if asked is None:
+            return False
+        path = Path(exchange.path, exchange.path, False)
+        if head.path is None:
+            path = normalise(exchange.path)
+        try:
+            route = find(view.tables, path.decoded, asked.method, head)
+        except NoRoute:
+            return False
+        if route.cors is None:
+            return False
+        exchange.route = route
+        exchange.path = path.wire
+        exchange.cors = route.cors.answering(head.lines, asked.method)
+        if path.slash or b";" in path.decoded:
+            _check_doubtful(path, route, view, asked.method, head)
+        if route.address_limits:
+            _charge(exchange, self._address_limits(exchange, route), exchange.started)
+        lines, exchange.reason = route.cors.allowing(asked)
+        exchange.cors = None
+        exchange.reply(204, [*lines, b"X-Request-Id: " + exchange.id], b"")
+        return True
 
     def _address_limits(self, exchange: Exchange, route: Route) -> list[Window]:
         """Limits by address stand before identity, so that guessing is limited too."""
@@ -492,7 +528,9 @@ class ReverseProxyResource(Resource):
             go_on(seen)
 
 
-def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange) -> None:
+def _check_doubtful(
+    path: Path, route: Route, view: HostView, method: bytes, head: RequestHead
+) -> None:
     """What may be meant by more than one route.
 
     An encoded slash does not divide segments for everybody. Servlets look a path up without the
@@ -509,7 +547,7 @@ def _check_doubtful(path: Path, route: Route, view: HostView, exchange: Exchange
         return
     bare = _PARAMETERS.sub(b"", path.decoded)
     try:
-        if find(view.tables, bare, exchange.method, exchange.head) is route:
+        if find(view.tables, bare, method, head) is route:
             return
     except NoRoute:
         pass

@@ -93,6 +93,8 @@ class SiteExchange(Exchange):
         request = self.request
         if self.hsts is not None:
             lines = self.hsts.apply(lines)
+        if self.cors is not None:
+            lines = self.cors.apply(lines)
         request.setResponseCode(status, reason or title(status).encode("ascii"))
         # twisted.web's own: the service's pass instead, and what software this is stays hidden.
         request.defaultContentType = None

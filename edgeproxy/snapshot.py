@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from edgeproxy.config.cors import Cors
 from edgeproxy.config.hsts import hsts_of
 from edgeproxy.config.model import Config
 from edgeproxy.config.model import Route as RouteConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
 from edgeproxy.config.units import Rate
+from edgeproxy.cors import CrossOrigin
 from edgeproxy.forward import FieldRules
 from edgeproxy.hsts import StrictTransport
 from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
@@ -83,6 +85,7 @@ class Route:
         "anonymous",
         "between",
         "body",
+        "cors",
         "filters",
         "first_byte",
         "groups",
@@ -131,6 +134,8 @@ class Route:
             self.limit = None
         self.address_limits = tuple(limit for limit in limits if limit.by_address)
         self.body = one(config.body)
+        #: Which other origins' pages may read its answers; ``None`` where none may.
+        self.cors: CrossOrigin | None = None
         self.keep_slash = config.encoded_slash == "keep"
         self.upstream = upstream
         self.mounted: Mount | None = None
@@ -207,6 +212,8 @@ class Snapshot:
         self.request_fields: FieldTable = request_fields(reserved)
         #: For the answers of resources; targets have their own.
         self.response_fields = response_fields(hide_software=config.server_header == "hide")
+        #: Whether there may be preflights.
+        self.cors = any(route.cors is not None for route in config.routes)
         self.trusted: tuple[IPv4Network | IPv6Network, ...] = config.trusted_proxies
         self.forwarded = config.forwarded
         query = config.auth.api_key.query
@@ -273,6 +280,11 @@ def compile_router(
         _rule(order, route, config, upstreams, limits, mounts.get(order), one, policy(route.auth))
         for order, route in enumerate(config.routes)
     ]
+    origins: dict[Cors | None, CrossOrigin] = {
+        cors: CrossOrigin(cors) for cors in {route.cors for route in config.routes} if cors
+    }
+    for rule in rules if origins else ():
+        rule.action.cors = origins.get(config.routes[rule.order].cors)
     for rule in rules if chains else ():
         rule.action.filters = chains.get(rule.order)
     return Router(rules)

@@ -29,6 +29,7 @@ ROOMS = {
     "edgeproxy.paths": "P",
     "edgeproxy.forward": "P",
     "edgeproxy.hsts": "P",
+    "edgeproxy.cors": "P",
     "edgeproxy.proxyprotocol": "P",
     "edgeproxy.announced": "T",
     "edgeproxy.bursts": "P",

@@ -119,7 +119,7 @@ def test_the_table_of_statuses_is_complete() -> None:
         used |= set(re.findall(r"GatewayError\(\s*(\d{3})", text))
         used |= set(re.findall(r"malformed\([^)]*\b(\d{3})\)", text))
         used |= set(re.findall(r"Failure\.\w+: (\d{3})", text))
-        used |= set(re.findall(r"exchange\.reply\(\s*(3\d{2})", text))
+        used |= set(re.findall(r"exchange\.reply\(\s*(204|3\d{2})", text))
     assert told == used | {"400"}
 
 

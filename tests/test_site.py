@@ -83,6 +83,7 @@ routes:
     /users: users
     /chat: {{ to: users, auth: none, websocket: true }}
     /limited: {{ to: users, auth: none, limit: few }}
+    /cors: {{ to: users, cors: https://app.example.com }}
 """
 
     def _accepted(self, address: object) -> Service:
@@ -218,6 +219,21 @@ def test_strict_transport_over_tls_alone(mounted: Mounted, secure: bool, value: 
     mounted.service().say(OK)
     answer = client.answer()
     assert (answer.status, answer.field("strict-transport-security")) == (200, value)
+
+
+def test_other_origins(mounted: Mounted) -> None:
+    origin = b"Origin: https://app.example.com\r\n"
+    asked = origin + b"Access-Control-Request-Method: PUT\r\n"
+    answer = mounted.client(get(b"/cors", asked, b"OPTIONS")).answer("OPTIONS")
+    assert (answer.status, answer.field("access-control-allow-methods")) == (204, "PUT")
+    answer = mounted.client(get(b"/cors", origin)).answer()
+    assert (answer.status, answer.field("vary")) == (401, "Origin")
+    fields = origin + b"X-API-Key: %b\r\n" % KEY.credential.encode()
+    client = mounted.client(get(b"/cors", fields))
+    theirs = b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\nok"
+    mounted.service().say(theirs)
+    answer = client.answer()
+    assert answer.all("access-control-allow-origin") == ["https://app.example.com"]
 
 
 def test_there_are_no_tunnels(mounted: Mounted) -> None:

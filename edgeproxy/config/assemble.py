@@ -317,4 +317,5 @@ def _defaults(main: Source, form: DefaultsForm, names: Names) -> Defaults:
         timeouts=RouteTimeouts(**chosen(form.timeouts)),
         request=form.request,
         response=form.response,
+        cors=form.cors,
     )

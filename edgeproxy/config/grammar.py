@@ -171,6 +171,13 @@ def route_key(value: str) -> RouteKey:
     return RouteKey(methods, "prefix", path(rest))
 
 
+def method(value: str) -> str:
+    """One method, in capitals."""
+    if "|" in value:
+        raise ValueError(f"{shown(value)} is several methods; write them as a list")
+    return _methods(value)[0]
+
+
 def _methods(text: str) -> tuple[str, ...]:
     found = text.split("|")
     for method in found:

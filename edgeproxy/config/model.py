@@ -13,6 +13,7 @@ from pydantic import Field, SecretBytes, SecretStr, model_validator
 from edgeproxy.config import grammar
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import Asked, ClientCertificate
+from edgeproxy.config.cors import Cors
 from edgeproxy.config.fields import (
     Duration,
     FieldName,
@@ -230,6 +231,7 @@ class Route(Frozen):
     host_header: str | None = None
     request: FieldRules = FieldRules()
     response: FieldRules = FieldRules()
+    cors: Cors | None = None
     body: int = 10 << 20
     encoded_slash: Literal["refuse", "keep"] = "refuse"
     websocket: bool = False
@@ -305,6 +307,7 @@ class Defaults(Frozen):
     timeouts: RouteTimeouts = RouteTimeouts()
     request: FieldRules = FieldRules()
     response: FieldRules = FieldRules()
+    cors: Cors | None = None
 
 
 class Config(Frozen):

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeproxy.config import grammar
 from edgeproxy.config.clientcerts import Asked, ClientCertificate, unreachable
+from edgeproxy.config.cors import Cors, own_fields
 from edgeproxy.config.filters import FilterUse, take_filters
 from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
@@ -148,6 +149,7 @@ class RouteReader:
         if "none" in limit and len(limit) > 1:
             reader.at(node, ("limit",), "'none' stands alone; remove it, or the other limits")
         self._check_when(reader, form, node)
+        self._check_cors(reader, form, node, key)
         self._check_strip(reader, form, node, key)
         for direction in ("request", "response"):
             rules = getattr(form, direction)
@@ -208,6 +210,23 @@ class RouteReader:
             if name.lower() in seen:
                 reader.at(node, place, f"{name} stands here twice; once is right")
             seen.add(name.lower())
+
+    def _check_cors(
+        self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
+    ) -> None:
+        if form.cors is None:
+            return
+        methods = () if key is None else key.methods
+        for index, method in enumerate(form.cors.methods):
+            taken = method in methods or (method == "HEAD" and "GET" in methods)
+            if methods and not taken:
+                message = f"this route does not take {method}; remove it here, or add it there"
+                reader.at(node, ("cors", "methods", index), message)
+        if form.cors.origins:
+            rules = form.response
+            for name in own_fields([*rules.set, *rules.add]):
+                place = ("response", "set" if name in rules.set else "add", name, "[key]")
+                reader.at(node, place, f"{name} is written by `cors` here; remove it")
 
     def _check_strip(
         self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
@@ -279,6 +298,7 @@ class RouteReader:
             host_header=form.host or (upstream.host if upstream else None),
             request=merged(self._defaults.request, form.request),
             response=merged(self._defaults.response, form.response),
+            cors=self._cors(form),
             body=self._form.body if form.body is None else form.body,
             encoded_slash=form.encoded_slash,
             websocket=form.websocket,
@@ -290,3 +310,7 @@ class RouteReader:
             file=file,
             line=line,
         )
+
+    def _cors(self, form: RouteForm) -> Cors | None:
+        found = self._defaults.cors if form.cors is None else form.cors
+        return found if found is not None and found.origins else None

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from edgeproxy.config import grammar
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
+from edgeproxy.config.cors import CorsValue
 from edgeproxy.config.fields import (
     Authority,
     DottedPath,
@@ -216,6 +217,9 @@ class DefaultsForm(Frozen):
     )
     request: FieldRules = Field(default=FieldRules(), description="Header fields of requests.")
     response: FieldRules = Field(default=FieldRules(), description="Header fields of answers.")
+    cors: CorsValue | None = Field(
+        default=None, description="Other origins whose pages may call the routes; absent: none."
+    )
 
 
 class RouteForm(Frozen):
@@ -257,6 +261,9 @@ class RouteForm(Frozen):
     )
     request: FieldRules = Field(default=FieldRules(), description="Header fields of requests.")
     response: FieldRules = Field(default=FieldRules(), description="Header fields of answers.")
+    cors: CorsValue | None = Field(
+        default=None, description="Other origins whose pages may call it; `none` for none."
+    )
     body: Size | None = Field(default=None, description="Largest request body.")
     encoded_slash: Literal["refuse", "keep"] = Field(
         default="refuse", description="What is done with %2f in a path."

@@ -522,6 +522,8 @@ class Http1Exchange(Exchange):
         early, connection.buffer = connection.buffer, b""
         if self.hsts is not None:
             lines = self.hsts.apply(lines)
+        if self.cors is not None:
+            lines = self.cors.apply(lines)
         lines.append(b"")
         connection.stream.write(
             b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n"
@@ -550,6 +552,8 @@ class Http1Exchange(Exchange):
         self.sent = len(payload)
         if self.hsts is not None:
             lines = self.hsts.apply(lines)
+        if self.cors is not None:
+            lines = self.cors.apply(lines)
         if length is None:
             self._frame(lines)
             if payload and self.chunked:
