@@ -10,21 +10,44 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import tokens
+from edgeproxy.authorizing import Authorization
+from edgeproxy.config.asking import Asked
+from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.clientcerts import ClientCertificate
 from edgeproxy.config.frozen import Frozen
 from edgeproxy.config.jwt import Jwt
+from edgeproxy.config.lookups import IntrospectionForm, SessionForm
 from edgeproxy.identifying import ApiKeys, Certificates, Credential
+from edgeproxy.lookups import Introspection, Sessions
 
 if TYPE_CHECKING:
     from edgeproxy.config import Config
     from edgeproxy.identity.keyindex import KeyIndex
     from edgeproxy.transport.deadlines import Clock
 
+_ASKING: dict[type[Frozen], Callable[[str, Any, Any, Callable[[], float]], Credential]] = {
+    IntrospectionForm: Introspection,
+    SessionForm: Sessions,
+    AuthorizationForm: Authorization,
+}
+
+
+def _asking(name: str, settings: Asked, reactor: Any, now: Callable[[], float]) -> Credential:
+    """A credential that an endpoint is asked for. Nobody is asked before a request comes."""
+    # A third of a second, most of it treq: only where something is asked.
+    from edgeproxy.asking import Endpoint
+
+    said = settings.said
+    endpoint = Endpoint(reactor, said.url, settings.authorities, said.timeout, said.connections)
+    return _ASKING[type(said)](name, said, endpoint, now)
+
+
 #: The configuration of one kind -> what makes the credential of it, from name, settings, reactor,
 #: and what tells the time in seconds since 1970.
 MAKERS: dict[type[Frozen], Callable[[str, Any, Any, Callable[[], float]], Credential]] = {
     ClientCertificate: lambda name, settings, reactor, now: Certificates(name),
     Jwt: tokens.make,
+    Asked: _asking,
 }
 
 

@@ -109,7 +109,7 @@ class _Fetch:
             return Failure(FetchError(f"more than {LARGEST} bytes"))
         if not isinstance(result, Failure):
             return result
-        return Failure(FetchError(_words(result.value or TimeoutError())))
+        return Failure(FetchError(words(result.value or TimeoutError(), LONGEST)))
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
@@ -164,15 +164,16 @@ def _plain(response: Any) -> Any:
     return response
 
 
-def _words(error: BaseException) -> str:
-    """Why, in a few words; nothing of what the other side has said."""
+def words(error: BaseException, longest: float) -> str:
+    """Why nothing came, in a few words; nothing of what the other side has said. `longest` are
+    the seconds that were given."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         error = reasons[0].value
     if isinstance(error, FetchError):
         return str(error)
     if isinstance(error, TimeoutError | CancelledError):
-        return f"no answer within {LONGEST:g} s"
+        return f"no answer within {longest:g} s"
     if isinstance(error, DNSLookupError):
         return "its name leads nowhere"
     if isinstance(error, ConnectError):

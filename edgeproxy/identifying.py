@@ -130,7 +130,7 @@ class ApiKeys(Credential):
 
     def claim(self, sent: Sent) -> bytes | None:
         bearer = sent.bearer
-        if bearer is not None and _OURS.match(bearer):
+        if bearer is not None and is_ours(bearer):
             sent.bearer = None
         return key_of(sent.exchange, sent.parameter)
 
@@ -196,6 +196,16 @@ class Policy:
         return credential.verify(claim, sent)
 
 
+def is_ours(bearer: bytes) -> bool:
+    """Whether a bearer token is an API key, valid or not: nobody else is to see it."""
+    return _OURS.match(bearer) is not None
+
+
+def is_key(value: bytes) -> bool:
+    """Whether a field's value is an API key, with or without its scheme."""
+    return _ANY_KEY.match(value) is not None
+
+
 def holder(keys: KeyIndex, credential: bytes, now: float) -> Principal:
     """Whose API key that is. Raises `GatewayError` (401)."""
     record = keys.find(credential, now)
@@ -231,7 +241,7 @@ def withhold_keys(exchange: Exchange, parameter: bytes | None) -> None:
     """Nobody is asked for a key here; one that comes along all the same is none of the service's
     business, which could use it in the caller's place."""
     head = exchange.head
-    head.keys = tuple(each for each in head.keys if not _ANY_KEY.match(each[1]))
+    head.keys = tuple(each for each in head.keys if not is_key(each[1]))
     if parameter is not None and exchange.query:
         parts = exchange.query[1:].split(b"&")
         kept = [part for part in parts if part.partition(b"=")[0] != parameter]

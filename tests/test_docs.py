@@ -93,6 +93,7 @@ def test_examples_load(number: int, tmp_path: Path) -> None:
         return
     missing = {key: value for key, value in BASE.items() if key not in said}
     (tmp_path / "pay-token").write_text("secret" * 8)
+    (tmp_path / "introspection-secret").write_text("secret")
     config = parse(
         text + (yaml.safe_dump(missing) if missing else ""),
         folder=tmp_path,

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from edgeproxy.config.asking import settle as settle_asking
+from edgeproxy.config.asking import wrong_asking
+from edgeproxy.config.authorization import AUTHORIZATION, AuthorizationForm
 from edgeproxy.config.clientcerts import (
     ASKED,
     CREDENTIAL,
@@ -15,6 +18,12 @@ from edgeproxy.config.clientcerts import (
 )
 from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.jwt import JWT, JwtForm, settle, wrong_jwt
+from edgeproxy.config.lookups import (
+    INTROSPECTION,
+    SESSION,
+    IntrospectionForm,
+    SessionForm,
+)
 from edgeproxy.config.model import Auth, Route
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.reading import Location, Reader
@@ -44,6 +53,9 @@ def _wrong_certificate(form: ClientCertificate) -> Iterator[tuple[Location, str]
 KINDS: dict[str, Kind] = {
     "client_certificate": Kind(ClientCertificate, CREDENTIAL, _wrong_certificate),
     "jwt": Kind(JwtForm, JWT, wrong_jwt, settle),
+    "introspect": Kind(IntrospectionForm, INTROSPECTION, wrong_asking, settle_asking),
+    "authorize": Kind(AuthorizationForm, AUTHORIZATION, wrong_asking, settle_asking),
+    "cookie": Kind(SessionForm, SESSION, wrong_asking, settle_asking),
 }
 
 

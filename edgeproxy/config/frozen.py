@@ -18,3 +18,13 @@ class NamedCredential(Frozen):
     def within(self, folder: Path) -> Self:
         """The same with files below `folder`."""
         return self
+
+    @property
+    def alone(self) -> bool:
+        """Whether it asks about every request, so that no other can stand beside it."""
+        return False
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Fields that it sets on requests, and that clients may not."""
+        return ()

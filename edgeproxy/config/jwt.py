@@ -262,7 +262,7 @@ def settle(form: JwtForm, folder: Path) -> Iterator[tuple[tuple[str, ...], str] 
             return
     if form.ca is not None:
         try:
-            authorities = _authorities(folder / form.ca)
+            authorities = authorities_of(folder / form.ca)
         except (OSError, ValueError) as error:
             yield ("ca",), f"{shown(str(form.ca))}: {reason(error)}"
             return
@@ -290,7 +290,8 @@ def key_set(credential: Jwt) -> "KeySet | None":
     return None
 
 
-def _authorities(path: Path) -> bytes:
+def authorities_of(path: Path) -> bytes:
+    """The certificates of a file (PEM). Raises `OSError`, or `ValueError` where there is none."""
     import warnings
 
     from edgeproxy.certs.pem import read_content

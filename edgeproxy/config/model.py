@@ -345,3 +345,8 @@ class Config(Frozen):
             for name, each in self.credentials.items()
             if isinstance(each, ClientCertificate)
         }
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Fields of requests that credentials set, and clients may not, on any route."""
+        return tuple(name for each in self.credentials.values() for name in each.reserved)

@@ -74,6 +74,7 @@ class RouteReader:
         self._certificates = [
             name for name, each in credentials.items() if isinstance(each, ClientCertificate)
         ]
+        self._alone = [name for name, each in credentials.items() if each.alone]
         self._asking = asking
         #: What tells routes apart -> the methods already taken, and where.
         self._taken: dict[tuple[Any, ...], list[tuple[frozenset[str], str]]] = {}
@@ -112,6 +113,7 @@ class RouteReader:
         filters = take_filters(reader, node, form.filters)
         route = self._route(form, host, key, f"{reader.file}", place.line, at, filters)
         self._check_taken(reader, route, place)
+        self._check_alone(reader, route, place)
         if self._certificates and self._names.complete:
             wrong = unreachable(route, self._certificates, self._asking)
             if wrong is not None:
@@ -247,6 +249,12 @@ class RouteReader:
                 ("strip",),
                 f"{shown(path)} is not the front of {shown(key.path)}; only that can be taken away",
             )
+
+    def _check_alone(self, reader: Reader, route: Route, place: Node) -> None:
+        for name in self._alone:
+            if name in route.auth and len(route.auth) > 1:
+                message = f"{shown(name)} is asked about every request, so nothing can stand beside"
+                reader.add(place, f"{message} it; write `auth: {name}`, or leave it out")
 
     def _check_taken(self, reader: Reader, route: Route, place: Node) -> None:
         """Two routes that can never be told apart: same host, path and conditions, and a method

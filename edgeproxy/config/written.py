@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from edgeproxy.config import grammar
+from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
 from edgeproxy.config.cors import CorsValue
@@ -38,6 +39,7 @@ from edgeproxy.config.fields import (
 from edgeproxy.config.filters import Filters
 from edgeproxy.config.hsts import HstsValue
 from edgeproxy.config.jwt import JwtForm
+from edgeproxy.config.lookups import IntrospectionForm, SessionForm
 from edgeproxy.config.model import (
     Auth,
     Certs,
@@ -281,7 +283,9 @@ class AuthForm(Auth):
     """Credentials by name."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, ClientCertificate | JwtForm] = Field(init=False)
+    __pydantic_extra__: dict[
+        str, ClientCertificate | JwtForm | IntrospectionForm | SessionForm | AuthorizationForm
+    ] = Field(init=False)
 
 
 class Settings(Frozen):

@@ -42,14 +42,14 @@ class Terms(NamedTuple):
     def meant(self, token: Token) -> str:
         """Why a token is not meant for this credential; "" when it is."""
         if token.claims.get("iss") != self.issuer:
-            return f"issuer {_shown(token.claims.get('iss'))}"
+            return f"issuer {shown_claim(token.claims.get('iss'))}"
         audience = token.claims.get("aud")
         if isinstance(audience, str):
             audience = [audience]
         if not isinstance(audience, list) or not all(isinstance(each, str) for each in audience):
             return "no audience"
         if self.audiences.isdisjoint(audience):
-            return f"audience {_shown(token.claims['aud'])}"
+            return f"audience {shown_claim(token.claims['aud'])}"
         return ""
 
     def check(self, token: Token, now: float) -> float:
@@ -59,7 +59,7 @@ class Terms(NamedTuple):
         :raises Refused: it is not good, whoever has signed it.
         """
         if token.algorithm not in self.algorithms:
-            raise Refused(f"algorithm {_shown(token.algorithm)}")
+            raise Refused(f"algorithm {shown_claim(token.algorithm)}")
         self._check_type(token.header.get("typ"))
         claims = token.claims
         until = self._times(claims, now)
@@ -70,30 +70,32 @@ class Terms(NamedTuple):
             found = at(claims, path)
             values = found if isinstance(found, list) else [found]
             if not any(_same(value, each) for value in values for each in allowed):
-                raise Refused(f"claim {path} is {_shown(None if found is _ABSENT else found)}")
+                raise Refused(f"claim {path} is {shown_claim(None if found is _ABSENT else found)}")
         return until
 
     def _check_type(self, said: Any) -> None:
         kind = said.lower().removeprefix("application/") if isinstance(said, str) else said
         asked = USUAL_TYPES if self.type is None else (self.type,)
         if not isinstance(kind, str | None) or kind not in asked:
-            raise Refused(f"type {_shown(said)}")
+            raise Refused(f"type {shown_claim(said)}")
 
     def _times(self, claims: Mapping[str, Any], now: float) -> float:
         """RFC 7519 4.1.4 to 4.1.6; `exp` must be there."""
-        expires = _time(claims, "exp")
+        expires = time_of(claims, "exp")
         if expires is None:
             raise Refused("no exp")
         if expires + self.leeway <= now:
             raise Refused("expired")
         for name in ("nbf", "iat"):
-            begins = _time(claims, name)
+            begins = time_of(claims, name)
             if begins is not None and begins - self.leeway > now:
                 raise Refused(f"not yet valid ({name})")
         return expires + self.leeway
 
 
-def principal(credential: str, claims: Mapping[str, Any], mapped: Mapped) -> Principal:
+def principal(
+    credential: str, claims: Mapping[str, Any], mapped: Mapped, kind: str = KIND
+) -> Principal:
     """Who the bearer of a verified token is.
 
     Its id is the credential's name, a colon and the claim's value, so that it never is an API
@@ -103,14 +105,14 @@ def principal(credential: str, claims: Mapping[str, Any], mapped: Mapped) -> Pri
     """
     value = at(claims, mapped.principal)
     if not isinstance(value, str) or not is_sayable(value):
-        raise Refused(f"claim {mapped.principal} names nobody: {_shown(value)}")
+        raise Refused(f"claim {mapped.principal} names nobody: {shown_claim(value)}")
     return Principal(
         f"{credential}:{value}",
         _text(claims, mapped.name) or value,
         _groups(claims, mapped.groups),
         _scopes(claims, mapped.scopes),
         _text(claims, mapped.plan),
-        KIND,
+        kind,
     )
 
 
@@ -125,12 +127,13 @@ def at(claims: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _time(claims: Mapping[str, Any], name: str) -> float | None:
+def time_of(claims: Mapping[str, Any], name: str) -> float | None:
+    """A time (RFC 7519 2, NumericDate) that may be missing. Raises `Refused` for what is none."""
     value = claims.get(name)
     if value is None and name not in claims:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LATEST:
-        raise Refused(f"{name} is no time: {_shown(value)}")
+        raise Refused(f"{name} is no time: {shown_claim(value)}")
     return float(value)
 
 
@@ -140,7 +143,7 @@ def _text(claims: Mapping[str, Any], path: str | None) -> str:
     if value is _ABSENT or value is None or value == "":
         return ""
     if not isinstance(value, str) or not is_sayable(value):
-        raise Refused(f"claim {path} is {_shown(value)}")
+        raise Refused(f"claim {path} is {shown_claim(value)}")
     return value
 
 
@@ -167,7 +170,7 @@ def _scopes(claims: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
 def _texts(value: Any, path: str | None) -> Collection[str]:
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(e, str) and is_sayable(e) for e in found):
-        raise Refused(f"claim {path} is no list of names: {_shown(value)}")
+        raise Refused(f"claim {path} is no list of names: {shown_claim(value)}")
     return found
 
 
@@ -176,7 +179,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _shown(value: Any) -> str:
+def shown_claim(value: Any) -> str:
     """One short line for the log, whatever stands in a token."""
     if value is _ABSENT or value is None:
         return "missing"

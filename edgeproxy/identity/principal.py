@@ -20,7 +20,7 @@ class Principal:
     `kind` says how it was proved ("api_key", "client_certificate", "jwt"). `fields` are the
     identity fields
     for the upstream, ready to send, each line with its CRLF; `log` is the id, and the kind
-    after it, as both stand in the log: ready JSON.
+    after it, as both stand in the log: ready JSON. `extra` are further lines for the upstream.
     """
 
     __slots__ = ("fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
@@ -33,6 +33,7 @@ class Principal:
         scopes: frozenset[str] = frozenset(),
         plan: str = "",
         kind: str = "api_key",
+        extra: bytes = b"",
     ) -> None:
         self.id = id
         self.name = name
@@ -40,7 +41,7 @@ class Principal:
         self.scopes = scopes
         self.plan = plan
         self.kind = kind
-        self.fields = identity_fields(id, name, groups)
+        self.fields = identity_fields(id, name, groups) + extra
         self.log = f'{json.dumps(id)},"kind":"{kind}"'
 
     def __repr__(self) -> str:

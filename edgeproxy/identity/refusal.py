@@ -35,6 +35,18 @@ def unavailable(reason: str) -> GatewayError:
     )
 
 
+def answered(status: int, lines: list[bytes], reason: str) -> GatewayError:
+    """What another service has answered in our place: 401, 403, or a way to where one signs in;
+    `lines` are its fields. RFC 9110 15.5.2: a 401 always says how to do better."""
+    if status == 401 and not lines:
+        lines = [b"WWW-Authenticate: " + _MISSING]
+    detail = {
+        401: "A valid credential is needed.",
+        403: "This credential may not do that.",
+    }.get(status, "Signing in is done elsewhere.")
+    return GatewayError(status, detail, reason=reason, fields=tuple(lines))
+
+
 def _refused(status: int, detail: str, challenge: bytes, reason: str) -> GatewayError:
     fields = (b"WWW-Authenticate: " + challenge,)
     return GatewayError(status, detail, reason=reason, fields=fields)
