@@ -1,0 +1,135 @@
+"""Credentials that endpoints are asked for, as they are written: what is right, what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from certs_support import root
+from config_support import assert_problems
+
+from edgeproxy.config import ConfigError, parse
+from edgeproxy.config.asking import Asked
+from edgeproxy.config.authorization import AuthorizationForm
+from edgeproxy.config.lookups import IntrospectionForm, SessionForm
+
+TOP = "upstreams: { shop: http://127.0.0.1:9001 }\nroutes: { '*': { /: { to: shop, auth: p } } }\n"
+
+
+def read(text: str, folder: Path = Path(), **environ: str) -> Asked:
+    config = parse(f"{TOP}auth: {{ p: {{ {text} }} }}", folder=folder, environ=environ)
+    found = config.credentials["p"]
+    assert isinstance(found, Asked)
+    return found
+
+
+def test_introspection() -> None:
+    found = read(
+        "introspect: https://id/i, client_id: edge, client_secret: '${env:S}', audience: shop",
+        S="geheim",
+    )
+    said = found.said
+    assert isinstance(said, IntrospectionForm)
+    assert said.client_secret is not None
+    assert said.client_secret.get_secret_value() == "geheim"
+    assert said.audience == ("shop",)
+    assert (said.cache, said.refused, said.stale, said.timeout) == (30, 5, None, 2)
+    assert "geheim" not in repr(found)
+
+
+def test_session() -> None:
+    said = read("cookie: sid, at: 'https://accounts/session', stale: 5m").said
+    assert isinstance(said, SessionForm)
+    assert (said.cookie, said.url, said.stale, said.keep) == (
+        "sid",
+        "https://accounts/session",
+        300,
+        False,
+    )
+
+
+def test_authorization() -> None:
+    found = read("authorize: http://127.0.0.1:4181/, take: [X-User, X-Groups], principal: X-User")
+    assert isinstance(found.said, AuthorizationForm)
+    assert found.alone
+    assert found.reserved == ("X-User", "X-Groups")
+    assert found.said.send == ("authorization", "cookie")
+    config = parse(
+        f"{TOP}auth: {{ p: {{ authorize: https://a/, take: X-User }}, "
+        "q: { authorize: https://b/, take: [X-Role] } }"
+    )
+    assert config.reserved == ("X-User", "X-Role")
+
+
+def test_authorities(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(root().pem)
+    found = read("introspect: https://id/i, ca: ca.pem", tmp_path)
+    assert found.authorities is not None
+    assert b"BEGIN CERTIFICATE" in found.authorities
+    (tmp_path / "ca.pem").write_bytes(b"no")
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        read("introspect: https://id/i, ca: ca.pem", tmp_path)
+    with pytest.raises(ConfigError, match="no such file"):
+        read("introspect: https://id/i, ca: other.pem", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("introspect: »http://id.example.com/i", "add `plain: true` if nobody else can listen"),
+        ("introspect: »https://u:p@id/i", "is not a URL of a host"),
+        ("introspect: »id.example.com", "is not"),
+        ("introspect: »'https://id/i#x'", "is not a URL"),
+        ("introspect: https://id/i, client_id: »edge", "add `client_secret`"),
+        ("introspect: https://id/i, client_secret: »x", "add `client_id`"),
+        ("introspect: https://id/i, cache: »31s", "at most 30 s"),
+        ("introspect: https://id/i, refused: »1m", "at most 30 s"),
+        ("introspect: https://id/i, stale: »2d", "at most 86400 s"),
+        ("introspect: https://id/i, timeout: »31s", "at most 30 s"),
+        ("introspect: https://id/i, connections: »0", "at least 1"),
+        ("introspect: https://id/i, »cookie: sid", "cookie"),
+        ("introspect: http://127.0.0.1/i, ca: »ca.pem", "http:// shows no certificate"),
+        ("at: https://a/, cookie: »'a b'", "is not the name of a cookie"),
+        ("authorize: https://a/, take: »Authorization", "is the caller's own on other routes"),
+        ("authorize: https://a/, take: »Cookie", "is the caller's own"),
+        ("authorize: https://a/, take: »Content-Type", "is the caller's own"),
+        ("authorize: https://a/, take: »X-Consumer-Id", "only the gateway writes it"),
+        ("authorize: https://a/, take: »Host", "host"),
+        ("authorize: https://a/, send: »X-Forwarded-For", "is written by the gateway"),
+        ("authorize: https://a/, send: X-A, take: »X_A", "cannot stand in `send` too"),
+        ("authorize: https://a/, keep: »X-A", "is not sent"),
+        ("authorize: https://a/, groups: »X-A", "add `principal`"),
+        ("authorize: https://a/, »fail: open", "fail"),
+    ],
+)
+def test_problems(text: str, message: str) -> None:
+    assert_problems(f"{TOP}auth: {{ p: {{ {text} }} }}", message)
+
+
+def test_half_of_it() -> None:
+    assert_problems(f"{TOP}auth: {{ p: »{{ cookie: sid }} }}", "'at' is missing here")
+
+
+def test_plain() -> None:
+    assert read("authorize: 'http://auth:4181/check', plain: true").said.plain
+
+
+def test_it_stands_alone() -> None:
+    assert_problems(
+        "upstreams: { shop: http://127.0.0.1:9001 }\n"
+        "auth: { p: { authorize: https://a/ } }\n"
+        "routes: { '*': { »/: { to: shop, auth: [p, api_key] } } }",
+        "asked about every request, so nothing can stand beside it",
+    )
+    assert_problems(
+        "upstreams: { shop: http://127.0.0.1:9001 }\n"
+        "auth: { p: { authorize: https://a/ } }\n"
+        "routes: { '*': { »/: { to: shop, auth: [p, anonymous] } } }",
+        "nothing can stand beside it",
+    )
+
+
+def test_a_secret_is_never_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("introspect: http://id/i, client_id: e, client_secret: '${env:S}'", S="geheim")
+    assert "geheim" not in str(caught.value)
