@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from shlex import quote
 
 import click
 import pytest
@@ -75,5 +76,5 @@ def test_bash_takes_the_script() -> None:
 def test_a_reader_that_stops_reading_is_no_error(tmp_path: object) -> None:
     from running_support import BIN
 
-    done = run("sh", "-c", f"{BIN / 'edgeproxy'} --help | head -n 1")
+    done = run("sh", "-c", f"{quote(str(BIN / 'edgeproxy'))} --help | head -n 1")
     assert done.stderr == ""

@@ -117,6 +117,7 @@ def test_the_table_of_statuses_is_complete() -> None:
     for path in (ROOT / "edgeproxy").rglob("*.py"):
         text = path.read_text("utf-8")
         used |= set(re.findall(r"GatewayError\(\s*(\d{3})", text))
+        used |= set(re.findall(r"_refused\((\d{3})", text))
         used |= set(re.findall(r"malformed\([^)]*\b(\d{3})\)", text))
         used |= set(re.findall(r"Failure\.\w+: (\d{3})", text))
         used |= set(re.findall(r"exchange\.reply\(\s*(204|3\d{2})", text))

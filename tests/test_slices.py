@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -29,20 +28,26 @@ def reactor() -> Iterator[Turns]:
     assert made.getDelayedCalls() == []
 
 
-def busy(steps: list[int], count: int = 4) -> Generator[None, None, str]:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that the work itself takes."""
+    made = Clock()
+    monkeypatch.setattr("edgeproxy.slices.time.monotonic", made.seconds)
+    return made
+
+
+def busy(clock: Clock, steps: list[int], count: int = 4) -> Generator[None, None, str]:
     """Each step takes more than half a slice."""
     for number in range(count):
-        end = time.monotonic() + SLICE * 0.6
-        while time.monotonic() < end:
-            pass
+        clock.advance(SLICE * 0.6)
         steps.append(number)
         yield
     return "done"
 
 
-def test_a_turn_does_a_slice_of_it(reactor: Turns) -> None:
+def test_a_turn_does_a_slice_of_it(reactor: Turns, clock: Clock) -> None:
     steps: list[int] = []
-    done = in_slices(reactor, busy(steps))
+    done = in_slices(reactor, busy(clock, steps))
     assert steps == []
     reactor.turn()
     assert steps == [0, 1]
@@ -70,12 +75,12 @@ def test_what_it_raises(reactor: Turns) -> None:
     assert failures == [OSError]
 
 
-def test_cancelling_ends_the_work(reactor: Turns) -> None:
+def test_cancelling_ends_the_work(reactor: Turns, clock: Clock) -> None:
     ended: list[bool] = []
 
     def work() -> Generator[None, None, None]:
         try:
-            yield from busy([])
+            yield from busy(clock, [])
         finally:
             ended.append(True)
 
