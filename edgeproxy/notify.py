@@ -27,6 +27,7 @@ _log = Logger()
 
 _PATIENCE = 0.1  # seconds that systemd may take to make room for a datagram
 _LONGEST = 1000  # characters of a status line
+_DIGITS = 18  # of a time in microseconds: 30,000 years
 _MARGIN = 10.0  # seconds for what follows the drain itself
 
 
@@ -86,7 +87,7 @@ def _address(text: str) -> str:
 
 def _interval(usec: str, pid: str) -> float:
     """Seconds between two signs of life, 0 for none: sd_watchdog_enabled(3)."""
-    if not (usec.isascii() and usec.isdigit()) or (pid and pid != str(os.getpid())):
+    if not (usec.isascii() and usec.isdigit()) or len(usec) > _DIGITS or (pid and pid != str(os.getpid())):
         return 0.0
     return int(usec) / 2e6
 

@@ -105,6 +105,8 @@ def test_signs_of_life_at_half_the_time(manager: tuple[Manager, str]) -> None:
         {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"},
         {"WATCHDOG_USEC": "soon"},
         {"WATCHDOG_USEC": "²"},
+        {"WATCHDOG_USEC": "9" * 400},
+        {"WATCHDOG_USEC": "9" * 5000},
         {"WATCHDOG_USEC": "0"},
         {},
     ],

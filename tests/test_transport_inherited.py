@@ -194,3 +194,16 @@ def test_children_do_not_inherit_them() -> None:
         assert taken.fileno() == sock.fileno()
         assert passed.unused == []
         taken.detach()
+
+
+def test_an_environment_that_cannot_be_true() -> None:
+    """Neither a descriptor that is not open nor a count without end harms anybody."""
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "https"}
+    passed = Inherited(environ | {"LISTEN_FDS": str(10**15)})
+    with pytest.raises(PortError, match="it passed none"):
+        passed.take("https")
+    # More than this process may have open at once.
+    names = ":".join(["https"] * 2000)
+    environ |= {"LISTEN_FDS": "2000", "LISTEN_FDNAMES": names}
+    with pytest.raises(PortError):
+        Inherited(environ).take("https")

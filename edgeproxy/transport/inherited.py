@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 from twisted.python.systemd import ListenFDs
 
@@ -32,12 +33,15 @@ class Inherited:
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         # ListenFDs keeps only one descriptor of each name, so the names are read here.
         names = environ.get("LISTEN_FDNAMES", "").split(":")
+        if environ.get("LISTEN_FDS") != str(len(names)):
+            environ.pop("LISTEN_FDS", None)  # or ListenFDs counts up to whatever stands there
         passed = ListenFDs.fromEnvironment(environ)
         for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             environ.pop(variable, None)
         self._left: dict[str, list[int]] = {}
         for name, descriptor in zip(names, passed.inheritedDescriptors(), strict=False):
-            os.set_inheritable(descriptor, False)
+            with suppress(OSError):  # it is not open: told when it is taken
+                os.set_inheritable(descriptor, False)
             self._left.setdefault(name, []).append(descriptor)
         self._names = sorted(self._left)
 
