@@ -87,7 +87,11 @@ def _address(text: str) -> str:
 
 def _interval(usec: str, pid: str) -> float:
     """Seconds between two signs of life, 0 for none: sd_watchdog_enabled(3)."""
-    if not (usec.isascii() and usec.isdigit()) or len(usec) > _DIGITS or (pid and pid != str(os.getpid())):
+    if (
+        not (usec.isascii() and usec.isdigit())
+        or len(usec) > _DIGITS
+        or (pid and pid != str(os.getpid()))
+    ):
         return 0.0
     return int(usec) / 2e6
 
