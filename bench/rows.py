@@ -135,5 +135,6 @@ ROWS: dict[str, Work] = {
     "resumed": Work("resumed TLS 1.3 connection and one request", "CPU µs", resumed),
     "idle": Work("idle connection", "KiB", idle),
     "download": Work("download of 100 MB", "CPU ms per MB", download),
+    "filters": Work("filters, edgeproxy only", "CPU µs per request", requests),
     "scale": Work("keys and routes, edgeproxy only", "CPU µs per request", requests),
 }

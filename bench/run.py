@@ -16,6 +16,7 @@ from pathlib import Path
 from bench import certificate, cpu, handshake, job, origin, probe, table
 from bench.peers import Edgeproxy, Peer, Setting
 from bench.peers.base import STATE
+from bench.peers.edgeproxy import EmptyFilter, TenantFilter
 from bench.process import BenchError
 from bench.rows import ROWS, Bench
 
@@ -26,6 +27,13 @@ SCALES = {
     "10 keys, 10 routes": (10, 10, 10),
     "100,000 keys, 5,000 routes": (100_000, 5000, 10),
     "the same, 1,000 in use": (100_000, 5000, 1000),
+}
+
+#: What a filter costs: none, one that does nothing, one that does what most do.
+FILTERS = {
+    "no filter": Edgeproxy,
+    "an empty filter": EmptyFilter,
+    "one that reads a field and sets two": TenantFilter,
 }
 
 
@@ -75,14 +83,17 @@ def run(plan: Plan, seconds: float) -> Result:
             for kind in plan.peers
             if (peer := _started(kind, setting, stack, result, kind.name))
         ]
-        scaled = _scaled(plan, setting, stack, result)
+        apart = {
+            "scale": _scaled(plan, setting, stack, result),
+            "filters": _filtering(plan, setting, stack, result),
+        }
         for row in result.rows:
-            row.apart = row.name == "scale"
-            row.base = next((peer.name for peer in (scaled if row.apart else peers)), "")
+            row.apart = row.name in apart
+            row.base = next((peer.name for peer in apart.get(row.name, peers)), "")
         bench = Bench(folder, service, cpus[-1], seconds)
         for number in range(1, plan.rounds + 1):
             for row in result.rows:
-                for peer in scaled if row.apart else peers:
+                for peer in apart.get(row.name, peers):
                     if ROWS[row.name].suits(peer):
                         _measure(bench, row, number, peer, result)
         _handshakes(result, served)
@@ -140,6 +151,14 @@ def _scaled(plan: Plan, setting: Setting, stack: ExitStack, result: Result) -> l
         _started(Edgeproxy, setting._replace(job=job.make(*counts)), stack, result, name)
         for name, counts in SCALES.items()
     ]
+    return [peer for peer in started if peer]
+
+
+def _filtering(plan: Plan, setting: Setting, stack: ExitStack, result: Result) -> list[Peer]:
+    """edgeproxy without and with filters, for the row that asks for it."""
+    if "filters" not in plan.rows or Edgeproxy not in plan.peers or Edgeproxy.found() is None:
+        return []
+    started = [_started(kind, setting, stack, result, name) for name, kind in FILTERS.items()]
     return [peer for peer in started if peer]
 
 

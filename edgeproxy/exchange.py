@@ -21,6 +21,7 @@ from time import time
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.errors import GatewayError, Source, problem, title
+from edgeproxy.http1.fields import FOLD
 from edgeproxy.http1.grammar import RequestHead
 
 if TYPE_CHECKING:
@@ -140,8 +141,9 @@ class Exchange:
     ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
     ``notes`` are further members of its line in the log, ready JSON, each with its comma. On routes
-    with filters ``filtering`` is its way through them; on routes that take a prefix away ``asked``
-    is the path as it was asked for.
+    with filters ``filtering`` is its way through them, where they have a part in its answer or its
+    end, and ``written`` are the fields that they have set or removed in its head, folded; on routes
+    that take a prefix away ``asked`` is the path as it was asked for.
 
     What the relay keeps: ``head_out`` and ``payload`` (the body if it was at hand whole, ``None``
     if it is streamed, and so cannot be sent again), the targets ``tried``, ``retries``.
@@ -192,6 +194,7 @@ class Exchange:
         "upgrade",
         "upstream",
         "worker",
+        "written",
     )
 
     #: Whether the channel can give its stream away, as a tunnel needs it.
@@ -202,6 +205,7 @@ class Exchange:
     payload: bytes | None
     asked: bytes
     filtering: Run | None
+    written: frozenset[bytes]
 
     def __init__(self, head: RequestHead, peer: Peer, started: float) -> None:
         self.head = head
@@ -325,8 +329,8 @@ class Exchange:
     def untouched(self, trailers: list[bytes]) -> list[bytes]:
         """The trailers of the request that its filters have neither taken out of its head nor
         set there."""
-        run = self.filtering
-        return trailers if run is None else run.untouched(trailers)
+        written = self.written
+        return [line for line in trailers if line.partition(b":")[0].translate(FOLD) not in written]
 
     def close_after(self) -> None:
         """Keep no connection alive after this answer."""

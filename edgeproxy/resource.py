@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,6 @@ from edgeproxy.waiting import Waiting
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.exchange import Peer
-    from edgeproxy.filters.chain import Chain
     from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
@@ -222,20 +222,18 @@ class ReverseProxyResource(Resource):
         length = exchange.head.length
         if length is not None and length > route.body:
             raise GatewayError(413, "The request body is larger than allowed.", close=True)
-        if route.filters is None:
+        chain = route.filters
+        if chain is None:
             self._answer(exchange, route, view, exchange.snapshot)
-        else:
-            self._filter(exchange, route, route.filters, view)
-
-    def _filter(self, exchange: Exchange, route: Route, chain: Chain, view: HostView) -> None:
-        """Let the route's filters decide, which may take time; then answer."""
-
-        def go_on() -> None:
+            return
+        run = chain.begin(exchange, exchange.started + self._clock.epoch)
+        # The filters decide, which may take time.
+        if not chain.requests or run.admit(partial(self._filtered, exchange, route, view, run)):
             self._answer(exchange, route, view, exchange.snapshot, run)
 
-        run = chain.begin(exchange, exchange.started + self._clock.epoch)
-        if run.admit(go_on):
-            go_on()
+    def _filtered(self, exchange: Exchange, route: Route, view: HostView, run: Run) -> None:
+        run.sealed()
+        self._answer(exchange, route, view, exchange.snapshot, run)
 
     def _host(self, exchange: Exchange, snapshot: Snapshot) -> HostView:
         """The host asked for, as this connection may ask for it."""

@@ -161,3 +161,30 @@ def test_resources_are_imported_and_made(folder: Path) -> None:
         "edgeproxy.yaml:4:21: making 'checkshop.Broken' failed: "
         f"PermissionError: [Errno 13] no entry ({file}:4)",
     ]
+
+
+def test_filters_are_imported_and_made_and_listed(folder: Path) -> None:
+    (folder / "checkpolicy.py").write_text(
+        "from pydantic import BaseModel\n"
+        "class Hours:\n"
+        "    class Options(BaseModel):\n"
+        "        opens: int\n"
+        "    def __init__(self, options): pass\n"
+        "    def start(self): raise OSError('it is only looked at')\n"
+        "    def on_request(self, request): pass\n"
+    )
+    text = "routes:\n  '*':\n    /a: { page: true, auth: none, filters: [%s] }\n"
+    right = "{ use: checkpolicy.Hours, options: { opens: 9 }, shadow: true }"
+    (folder / "edgeproxy.yaml").write_text(text % right)
+    assert "all right: 1 route" in called("check")
+    assert "checkpolicy.Hours (shadow)" in " ".join(called("routes").split())
+    (listed,) = json.loads(called("routes", "--json"))
+    assert listed["filters"] == [{"use": "checkpolicy.Hours", "timeout": 5.0, "shadow": True}]
+    (folder / "edgeproxy.yaml").write_text(text % "checkpolicy.Hours, checkpolicy.Huors")
+    result = call("check")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "edgeproxy.yaml:3:45: 'opens' is missing here; add it",
+        f"edgeproxy.yaml:3:64: checkpolicy ({folder / 'checkpolicy.py'}) has no 'Huors'; "
+        "did you mean 'Hours'?",
+    ]

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import job
 from bench.peers.base import Peer, output_of
@@ -17,6 +18,8 @@ class Edgeproxy(Peer):
     program = "twistd"
     remedy = "twistd --help does not list it"
     policy = "hashed keys, sliding window, identity and rate fields, JSON log"
+    #: The class in FILTERS that stands before every route.
+    filter = ""
 
     @classmethod
     def found(cls) -> str | None:
@@ -29,7 +32,7 @@ class Edgeproxy(Peer):
         return f"{output_of(sys.executable, '-c', code).strip()}, Twisted {twisted_versions()}"
 
     def prepare(self) -> None:
-        config = {
+        config: dict[str, Any] = {
             "listen": {"https": f"127.0.0.1:{self.port}", "backlog": 4096, "connections": 16384},
             "certs": str(self.setting.certificate.chain.parent),
             "keys": "keys.jsonl",
@@ -40,6 +43,9 @@ class Edgeproxy(Peer):
             "timeouts": {"keep_alive": "300s", "requests_per_connection": 100_000_000},
             "access_log": "access.log",
         }
+        if self.filter:
+            config["defaults"] |= {"filters": f"benched.{self.filter}"}
+            (self.folder / "benched.py").write_text(FILTERS)
         # YAML 1.2 holds JSON.
         (self.folder / "edgeproxy.yaml").write_text(json.dumps(config, indent=1))
         keys = self.folder / "keys.jsonl"
@@ -49,6 +55,38 @@ class Edgeproxy(Peer):
     def command(self) -> list[str]:
         config = str(self.folder / "edgeproxy.yaml")
         return [self.found() or "twistd", "-n", "--pidfile=", "edgeproxy", "--config", config]
+
+
+FILTERS = """
+from edgeproxy.filters import Filter
+
+class Empty(Filter):
+    def on_request(self, request):
+        pass
+
+class Tenant(Filter):
+    sets = ["X-Tenant"]
+
+    def on_request(self, request):
+        name = request.principal.name
+        if request.headers.get("X-Blocked") is None:
+            request.headers["X-Tenant"] = name
+
+    def on_response(self, request, response):
+        response.headers["X-Frame-Options"] = "DENY"
+"""
+
+
+class EmptyFilter(Edgeproxy):
+    """With one filter that does nothing."""
+
+    filter = "Empty"
+
+
+class TenantFilter(Edgeproxy):
+    """With one filter that reads a field, and sets one in each direction."""
+
+    filter = "Tenant"
 
 
 def _record(key: job.Key) -> bytes:

@@ -145,8 +145,20 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
     if found["tunnels"]:
         yield "tunnels", str(found["tunnels"])
+    for name, each in found["filters"].items():
+        yield "filter", f"{name}: {_filter(each)}"
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
+
+
+def _filter(counts: dict[str, Any]) -> str:
+    """What a filter has done, and what one call of it has cost."""
+    calls = counts["calls"]
+    parts = [counted(calls, "call")]
+    if calls:
+        parts.append(f"{counts['seconds'] / calls * 1e6:.0f} µs each")
+    names = ("refused", "errors", "timeouts", "shadowed")
+    return ", ".join([*parts, *(f"{name} {counts[name]}" for name in names if counts[name])])
 
 
 def _duration(seconds: float) -> str:

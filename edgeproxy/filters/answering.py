@@ -113,11 +113,30 @@ class _Ended:
 
 
 @cache
-def filtered(base: Any) -> type[Exchange]:
-    """The class of those exchanges of class ``base`` that pass filters; nothing but the methods
+def ending(base: Any) -> type[Exchange]:
+    """The class of those exchanges of class ``base`` whose end is told; nothing but methods
     differs, so an exchange can become one."""
 
-    class Filtered(base):  # type: ignore[misc]
+    class Ending(base):  # type: ignore[misc]
+        __slots__ = ()
+
+        def finish(self, outcome: Outcome) -> None:
+            run: Run | None = self.filtering
+            if run is not None:
+                # They hold each other: let reference counting free them now.
+                exchange: Any = self
+                exchange.filtering = None
+                run.ended(outcome)
+            base.finish(self, outcome)
+
+    return Ending
+
+
+@cache
+def filtered(base: Any) -> type[Exchange]:
+    """The same for those whose answers pass filters too."""
+
+    class Filtered(ending(base)):  # type: ignore[misc]
         __slots__ = ()
 
         def begin(self, status: int, reason: bytes, lines: list[bytes], *rest: Any) -> None:
@@ -144,14 +163,5 @@ def filtered(base: Any) -> type[Exchange]:
                 base.end(self, trailers)
             else:
                 run.held.end(trailers)
-
-        def finish(self, outcome: Outcome) -> None:
-            run: Run | None = self.filtering
-            if run is not None:
-                # They hold each other: let reference counting free them now.
-                exchange: Any = self
-                exchange.filtering = None
-                run.ended(outcome)
-            base.finish(self, outcome)
 
     return Filtered

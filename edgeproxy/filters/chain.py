@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from edgeproxy.config.filters import FilterUse
 from edgeproxy.config.reserved import reserved
 from edgeproxy.errors import GatewayError, Source
-from edgeproxy.filters.answering import filtered
+from edgeproxy.filters.answering import ending, filtered
 from edgeproxy.filters.contract import FieldError
 from edgeproxy.filters.headers import folded
 from edgeproxy.filters.run import Run
@@ -49,7 +49,7 @@ class Made:
 class Entry:
     """A filter at its place in a route's list."""
 
-    __slots__ = ("counts", "index", "made", "may", "name", "shadow", "timeout")
+    __slots__ = ("_known", "counts", "index", "made", "may", "name", "shadow", "timeout")
 
     def __init__(self, index: int, made: Made, use: FilterUse) -> None:
         self.index = index
@@ -60,9 +60,13 @@ class Entry:
         self.shadow = use.shadow
         #: The fields of requests that it may set, folded.
         self.may = frozenset(folded(name) for name in (*made.sets, *made.changes))
+        #: Writes that were looked at and are right.
+        self._known: set[tuple[str, bool, bool]] = set()
 
     def check_write(self, name: str, *, request: bool, remove: bool) -> None:
         """Raises :class:`FieldError` for a field that is not this filter's to write."""
+        if (name, request, remove) in self._known:
+            return
         why = reserved(name, request=request)
         if why:
             raise FieldError(f"{self.name} may not write {name}: it {why}")
@@ -72,7 +76,12 @@ class Entry:
                 "field that services rely on and no client may send, or in `changes`, for one "
                 "of clients'"
             )
+        if len(self._known) < _MOST_KNOWN:
+            self._known.add((name, request, remove))
 
+
+_MOST_KNOWN = 256
+_NOTHING: frozenset[bytes] = frozenset()
 
 #: A hook with the entry that it is of.
 Hooks = tuple[tuple[Entry, Callable[..., Any]], ...]
@@ -81,7 +90,16 @@ Hooks = tuple[tuple[Entry, Callable[..., Any]], ...]
 class Chain:
     """See the module's text. Its hooks are there once its filters have been made."""
 
-    __slots__ = ("deadlines", "entries", "later", "logs", "requests", "responses", "upstream")
+    __slots__ = (
+        "_become",
+        "deadlines",
+        "entries",
+        "later",
+        "logs",
+        "requests",
+        "responses",
+        "upstream",
+    )
 
     def __init__(
         self, entries: Sequence[Entry], deadlines: Deadlines, later: Callable[..., Any]
@@ -94,12 +112,17 @@ class Chain:
         self.upstream: Hooks = ()
         self.responses: Hooks = ()
         self.logs: Hooks = ()
+        #: What exchanges become, by their class; ``None`` where they stay what they are.
+        self._become: Callable[[Any], type[Exchange]] | None = None
 
     def begin(self, exchange: Exchange, now: float) -> Run:
         """Take an exchange on its way through; ``now`` is unix time."""
-        kind: Any = type(exchange)
-        exchange.__class__ = filtered(kind)
-        run = exchange.filtering = Run(self, exchange, now)
+        run = Run(self, exchange, now)
+        exchange.written = _NOTHING
+        if self._become is not None:
+            kind: Any = type(exchange)
+            exchange.__class__ = self._become(kind)
+            exchange.filtering = run
         return run
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
@@ -120,6 +143,7 @@ class Chain:
         self.upstream = self._hooks("on_upstream_request")
         self.responses = self._hooks("on_response")[::-1]
         self.logs = self._hooks("on_log")[::-1]
+        self._become = filtered if self.responses else ending if self.logs else None
 
     def _hooks(self, name: str) -> Hooks:
         found = ((entry, getattr(entry.made.filter, name, None)) for entry in self.entries)

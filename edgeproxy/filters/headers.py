@@ -5,10 +5,10 @@ Nothing is taken apart before somebody asks for it, and what nobody touches goes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Protocol
 
-from edgeproxy.filters.contract import field_line
+from edgeproxy.filters.contract import FieldError, field_line
 from edgeproxy.http1.fields import FOLD
 
 
@@ -16,6 +16,16 @@ class Guard(Protocol):
     """Who says which fields may be written now; raises :class:`FieldError` for others."""
 
     def may_write(self, headers: Headers, name: str, *, remove: bool) -> None: ...
+
+
+class _Closed:
+    """The guard of a head that has gone."""
+
+    def may_write(self, headers: Headers, name: str, *, remove: bool) -> None:
+        raise FieldError(f"{name} cannot be written any more: this head has gone")
+
+
+CLOSED: Guard = _Closed()
 
 
 class Headers:
@@ -26,26 +36,25 @@ class Headers:
     that a service might take for the same: ``X_Tenant`` for ``X-Tenant``.
     """
 
-    __slots__ = ("_guard", "_lines", "closed", "request", "written")
+    __slots__ = ("_guard", "_lines", "request", "written")
 
     def __init__(self, lines: list[bytes], guard: Guard, *, request: bool) -> None:
         self._lines = lines
         self._guard = guard
         #: Whether they are a request's; an answer's else.
         self.request = request
-        #: Set once the head has gone.
-        self.closed = False
         #: Names that were set or removed, as :data:`~edgeproxy.http1.fields.FOLD` makes them.
         self.written: set[bytes] = set()
 
     def get_all(self, name: str) -> list[str]:
         """Every value of that name, in order."""
-        prefix = name.lower().encode("latin-1", "replace") + b":"
-        size = len(prefix)
+        lower = name.lower().encode("latin-1", "replace")
+        size = len(lower)
         return [
-            line[size:].strip(b" \t").decode("latin-1")
+            line[size + 1 :].strip(b" \t").decode("latin-1")
             for line in self._lines
-            if line[:size].lower() == prefix
+            # Where the colon stands is the quickest thing to tell that it is another.
+            if line[size : size + 1] == b":" and line[:size].lower() == lower
         ]
 
     def get(self, name: str, default: str | None = None) -> str | None:
@@ -80,6 +89,14 @@ class Headers:
         pairs = (line.decode("latin-1").partition(":") for line in self._lines)
         return [(name, value.strip(" \t")) for name, _, value in pairs]
 
+    def close(self) -> Set[bytes]:
+        """The head has gone: nothing in it can be changed any more.
+
+        :return: the names that were written.
+        """
+        self._guard = CLOSED
+        return self.written
+
     def copied(self) -> Headers:
         """The same fields, written to by nobody else."""
         return Headers(list(self._lines), self._guard, request=self.request)
@@ -87,8 +104,11 @@ class Headers:
     def _take_out(self, name: str) -> None:
         gone = folded(name)
         self.written.add(gone)
+        size = len(gone)
         self._lines[:] = [
-            line for line in self._lines if line.partition(b":")[0].translate(FOLD) != gone
+            line
+            for line in self._lines
+            if line[size : size + 1] != b":" or line[:size].translate(FOLD) != gone
         ]
 
     def __getitem__(self, name: str) -> str:

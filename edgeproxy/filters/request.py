@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.filters.contract import BODILESS
-from edgeproxy.filters.headers import Guard, Headers
+from edgeproxy.filters.headers import CLOSED, Guard, Headers
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -32,24 +32,13 @@ class Request:
     request's own dictionary, shared by its filters from the first hook to the last.
     """
 
-    __slots__ = ("_exchange", "_guard", "_headers", "_lines", "_now", "_path", "state")
+    # Not in slots: most stay as they are here, and need not be set for each request.
+    _headers: Headers | None = None
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        guard: Guard,
-        now: float,
-        lines: list[bytes] | None = None,
-        path: bytes | None = None,
-        state: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, exchange: Exchange, now: float, state: dict[str, Any]) -> None:
         self._exchange = exchange
-        self._guard = guard
         self._now = now
-        self._lines = lines
-        self._path = path
-        self._headers: Headers | None = None
-        self.state: dict[str, Any] = {} if state is None else state
+        self.state = state
 
     @property
     def method(self) -> str:
@@ -68,7 +57,9 @@ class Request:
     @property
     def path(self) -> str:
         """The path in its one form (see ``docs/behaviour.md``), percent-encoded."""
-        path = self._exchange.path if self._path is None else self._path
+        exchange = self._exchange
+        route = exchange.route
+        path = exchange.asked if route is not None and route.strip else exchange.path
         return path.decode("ascii")
 
     @property
@@ -80,9 +71,20 @@ class Request:
     def headers(self) -> Headers:
         found = self._headers
         if found is None:
-            lines = _passing(self._exchange) if self._lines is None else self._lines
-            found = self._headers = Headers(lines, self._guard, request=True)
+            found = self._headers = Headers(self._lines(), self._guard(), request=True)
         return found
+
+    def _lines(self) -> list[bytes]:
+        """The lines of the client's that go on; other credentials than ours are among them."""
+        exchange = self._exchange
+        head = exchange.head
+        if head.keys:
+            head.lines += [line for _, _, line in head.keys if line is not exchange.credential]
+            head.keys = ()
+        return head.lines
+
+    def _guard(self) -> Guard:
+        return CLOSED
 
     @property
     def client(self) -> str:
@@ -115,35 +117,23 @@ class Request:
 
     def copied(self) -> Request:
         """The same, with fields that can be written to without consequence; one ``state``."""
-        made = Request(self._exchange, self._guard, self._now, path=self._path, state=self.state)
-        made._headers = self.headers.copied()
-        return made
-
-    def close(self) -> set[bytes]:
-        """Its head has gone: nothing in it can be changed any more.
-
-        :return: the names of the fields that were written, folded.
-        """
-        if self._headers is None:
-            return set()
-        self._headers.closed = True
-        return self._headers.written
-
-    def at(self, path: bytes, lines: list[bytes]) -> Request:
-        """The same request as the service gets it."""
-        return Request(self._exchange, self._guard, self._now, lines, path, self.state)
+        return Seen(self, self.path, self.headers.copied())
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.host}{self.path}>"
 
 
-def _passing(exchange: Exchange) -> list[bytes]:
-    """The lines of the client's that go on; other credentials than ours are among them."""
-    head = exchange.head
-    if head.keys:
-        head.lines += [line for _, _, line in head.keys if line is not exchange.credential]
-        head.keys = ()
-    return head.lines
+class Seen(Request):
+    """The same request with another path and other fields: as the service gets it, say."""
+
+    def __init__(self, request: Request, path: str, headers: Headers) -> None:
+        super().__init__(request._exchange, request._now, request.state)
+        self._own_path = path
+        self._headers = headers
+
+    @property
+    def path(self) -> str:
+        return self._own_path
 
 
 class Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from inspect import iscoroutine
 from time import perf_counter
@@ -16,9 +16,9 @@ from edgeproxy.errors import GatewayError, Source
 from edgeproxy.exchange import Outcome
 from edgeproxy.filters.contract import Answer, FieldError, Refuse
 from edgeproxy.filters.entry import LogEntry
-from edgeproxy.filters.headers import Headers
+from edgeproxy.filters.headers import Guard, Headers
 from edgeproxy.filters.pending import Pending, TimedOut
-from edgeproxy.filters.request import Request, Response
+from edgeproxy.filters.request import Request, Response, Seen
 from edgeproxy.forward import without_named
 from edgeproxy.http1.fields import FOLD
 from edgeproxy.observe.accesslog import members
@@ -36,47 +36,39 @@ _SLOW = "The gateway could not decide about this request in time."
 Verdict = Answer | GatewayError
 
 
-class Run:
-    """See the module's text. The guard of its heads: ``writer`` is the filter at work.
+#: As many filters as there are.
+ALL = 1 << 30
+
+
+class Run(Request):
+    """See the module's text: the request as its filters see it, with how far it has come. The
+    guard of its heads: ``writer`` is the filter at work.
 
     ``passed`` is how many filters, from the first, the answer goes through; ``entered`` how many
     are told of the end.
     """
 
-    __slots__ = (
-        "_paused",
-        "_pending",
-        "_since",
-        "_source",
-        "chain",
-        "entered",
-        "exchange",
-        "held",
-        "passed",
-        "replaced",
-        "request",
-        "touched",
-        "writer",
-        "written",
-    )
+    entered = passed = ALL
+    writer: Entry | None = None
+    #: Whether an answer was replaced by another: what else is said of it is dropped.
+    replaced = False
+    #: Names of the answer's fields that were written, folded: they go from its trailers too.
+    touched: Set[bytes] = frozenset()
+    #: The answer that filters are looking at.
+    held: Held | None = None
+    _pending: Pending | None = None
+    _since = 0.0
+    _paused = False
+    _source = "gateway"
 
     def __init__(self, chain: Chain, exchange: Exchange, now: float) -> None:
         self.chain = chain
-        self.exchange = exchange
-        self.entered = self.passed = len(chain.entries)
-        self.writer: Entry | None = None
-        self.replaced = False
-        #: Names of the answer's fields that were written, folded: they go from its trailers too.
-        self.touched: set[bytes] = set()
-        #: The same of the request's.
-        self.written: set[bytes] = set()
-        self._paused = False
-        self._pending: Pending | None = None
-        self.held: Held | None = None
-        self._source = "gateway"
-        route = exchange.route
-        path = exchange.asked if route is not None and route.strip else exchange.path
-        self.request = Request(exchange, self, now, None, path)
+        self._exchange = exchange
+        self._now = now
+        self.state = {}
+
+    def _guard(self) -> Guard:
+        return self
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -86,24 +78,25 @@ class Run:
 
         :raises GatewayError: 400 for a head that the service could not be given.
         """
-        hooks = self.chain.requests
-        if not hooks:
-            return True
-        head = self.exchange.head
+        head = self._exchange.head
         if head.connection:
             # What Connection names is the client's own; what filters write has to stay.
             head.lines[:] = without_named(head.lines, head.connection)
             head.connection = frozenset()
-        request = self.request
-
-        def go_on() -> None:
-            self.written = request.close()
-            then()
-
-        if self._ask(hooks, 0, (request,), go_on, self._refused):
-            self.written = request.close()
+        if self._ask(self.chain.requests, 0, (self,), then, self._refused):
+            if self._headers is not None:
+                self.sealed()
             return True
         return False
+
+    def sealed(self) -> None:
+        """The filters have had their say about the request: its head is as it is."""
+        if self._headers is not None:
+            self._wrote(self._headers.close())
+
+    def _wrote(self, names: Set[bytes]) -> None:
+        if names:
+            self._exchange.written |= names
 
     def see_off(self, head: bytes, then: Callable[[bytes], None]) -> bytes | None:
         """Show the filters the head that the service is about to get.
@@ -111,10 +104,11 @@ class Run:
         :return: the head as they leave it; ``None`` when it was answered, or ``then`` follows.
         """
         first, *lines = head[:-4].split(b"\r\n")
-        request = self.request.at(self.exchange.path, lines)
+        headers = Headers(lines, self, request=True)
+        request = Seen(self, self._exchange.path.decode("ascii"), headers)
 
         def written() -> bytes:
-            self.written = self.written | request.close()
+            self._wrote(headers.close())
             return b"\r\n".join([first, *lines, b"\r\n"])
 
         def go_on() -> None:
@@ -132,7 +126,7 @@ class Run:
         self._answer(entry, verdict)
 
     def _answer(self, entry: Entry, verdict: Verdict) -> None:
-        exchange = self.exchange
+        exchange = self._exchange
         if isinstance(verdict, GatewayError):
             if verdict.source is Source.OURSELVES:
                 exchange.failure = Outcome.ERROR
@@ -157,8 +151,7 @@ class Run:
         answered: Callable[[Entry, Verdict], None],
     ) -> bool:
         """Call the hooks from the one at ``at`` on. True when all have let it pass already."""
-        for place in range(at, len(hooks)):
-            entry, hook = hooks[place]
+        for entry, hook in hooks[at:] if at else hooks:
             self.writer = entry
             given = arguments if not entry.shadow else self._apart(arguments)
             counts = entry.counts
@@ -174,6 +167,7 @@ class Run:
                 if result is None:
                     continue
                 if isinstance(result, Deferred) or iscoroutine(result):
+                    place = hooks.index((entry, hook))
                     follow = partial(self._follow, hooks, place, arguments, then, answered)
                     pending = Pending(self.chain.deadlines, entry.timeout, result, follow)
                     if not pending.done:
@@ -200,7 +194,7 @@ class Run:
     ) -> None:
         """What a hook was waiting for is here."""
         entry = hooks[at][0]
-        exchange = self.exchange
+        exchange = self._exchange
         if exchange.worker is self._pending:
             exchange.worker = None
         self._pending = None
@@ -221,7 +215,7 @@ class Run:
         self._pending = pending
         self._since = perf_counter()
         if self.held is None:
-            self.exchange.worker = pending
+            self._exchange.worker = pending
 
     def _judge(self, entry: Entry, result: object) -> Verdict | None:
         """What a hook's result means; a failure is logged."""
@@ -255,7 +249,7 @@ class Run:
         if not entry.shadow:
             return verdict
         counts.shadowed += 1
-        self.exchange.shadowed(f"filter {entry.name}: {_told(verdict)}")
+        self._exchange.shadowed(f"filter {entry.name}: {_told(verdict)}")
         return None
 
     def _failed(self, entry: Entry, result: object) -> GatewayError:
@@ -266,9 +260,9 @@ class Run:
         _log.failure(
             "{route}: the filter {filter} failed at request {request}",
             Failure(error),
-            route="" if self.exchange.route is None else self.exchange.route.label,
+            route="" if self._exchange.route is None else self._exchange.route.label,
             filter=entry.name,
-            request=self.exchange.id.decode("ascii"),
+            request=self._exchange.id.decode("ascii"),
         )
         reason = f"filter {entry.name}: {type(error).__name__}"
         return GatewayError(500, _FAILED, source=Source.OURSELVES, reason=reason)
@@ -281,7 +275,7 @@ class Run:
 
     def may_write(self, headers: Headers, name: str, *, remove: bool) -> None:
         writer = self.writer
-        if writer is None or headers.closed:
+        if writer is None:
             raise FieldError(f"{name} cannot be written any more: this head has gone")
         writer.check_write(name, request=headers.request, remove=remove)
 
@@ -294,22 +288,24 @@ class Run:
         if self._pending is not None:
             self._pending.drop()
             self._pending = self.held = None
-        hooks = tuple(each for each in self.chain.responses if each[0].index < self.passed)
+        hooks = self.chain.responses
+        if self.passed is not ALL:
+            hooks = tuple(each for each in hooks if each[0].index < self.passed)
         if not hooks:
-            held.begin(self.exchange)
+            held.begin(self._exchange)
             return
         source = "service" if held.source is not None else self._source
         response = Response(held.status, Headers(held.lines, self, request=False), source)
         self.held = held
         self._paused = False
+        self._exchange.began = True  # for whoever gives it
 
         def go_on() -> None:
             self.held = None
-            response.headers.closed = True
-            self.touched = response.headers.written
-            held.release(self.exchange, response.status, paused=self._paused)
+            self.touched = response.headers.close()
+            held.release(self._exchange, response.status, paused=self._paused)
 
-        if self._ask(hooks, 0, (self.request, response), go_on, self._replace):
+        if self._ask(hooks, 0, (self, response), go_on, self._replace):
             go_on()
         elif self.held is held:
             self._paused = True
@@ -321,7 +317,8 @@ class Run:
         self.held = None
         self.replaced = True
         self.passed = entry.index
-        exchange = self.exchange
+        exchange = self._exchange
+        exchange.began = False
         worker, exchange.worker = exchange.worker, None
         if worker is not None:
             self.chain.later(worker.cancelled, exchange)
@@ -329,11 +326,9 @@ class Run:
 
     def trailers(self, lines: list[bytes]) -> list[bytes]:
         """Those of an answer that none of the filters has taken out of its head or set there."""
-        return _without(lines, self.touched)
-
-    def untouched(self, lines: list[bytes]) -> list[bytes]:
-        """The same for the request's."""
-        return _without(lines, self.written)
+        return [
+            line for line in lines if line.partition(b":")[0].translate(FOLD) not in self.touched
+        ]
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -347,10 +342,10 @@ class Run:
         hooks = [each for each in self.chain.logs if each[0].index < self.entered]
         if hooks:
             self._tell_all(hooks, outcome)
-        del self.request  # which holds us: no collector is needed for what has ended
+        self.sealed()
 
     def _tell_all(self, hooks: list[tuple[Entry, Callable[..., Any]]], outcome: Outcome) -> None:
-        exchange, clock = self.exchange, self.chain.deadlines.clock
+        exchange, clock = self._exchange, self.chain.deadlines.clock
         exchange.outcome = outcome
         exchange.duration = clock.now() - exchange.started
         log = LogEntry(members(exchange, clock.epoch))
@@ -364,7 +359,7 @@ class Run:
         counts.calls += 1
         began = perf_counter()
         try:
-            result = hook(self.request, log)
+            result = hook(self, log)
         except (Exception, SystemExit) as error:
             result = error
         counts.seconds += perf_counter() - began
@@ -382,10 +377,6 @@ class Run:
         elif result is not None:
             entry.counts.errors += 1
             self._failed(entry, result)
-
-
-def _without(lines: list[bytes], written: set[bytes]) -> list[bytes]:
-    return [line for line in lines if line.partition(b":")[0].translate(FOLD) not in written]
 
 
 def _told(verdict: Verdict) -> str:
