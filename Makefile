@@ -8,13 +8,15 @@ PORT   ?= 8443
 PREFIX ?= /opt/edgeproxy
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-systemd check format bench bench-peers test-packages test-systemd-packages \
+.PHONY: run test test-systemd test-tls tls-reports check format bench bench-peers test-packages test-systemd-packages \
   install uninstall clean help
 
 help:
 	@echo 'make run            the gateway on https://localhost:$(PORT) before a demonstration service (PORT=… to choose)'
 	@echo 'make test           the test suite (ARGS=… goes to pytest)'
 	@echo 'make test-systemd   the service in a system of its own, booted (needs root)'
+	@echo 'make test-tls       a scan of TLS by testssl.sh (a minute or two)'
+	@echo 'make tls-reports    what sslyze and testssl.sh say, written into docs/ anew'
 	@echo 'make install        the service on this machine: /opt/edgeproxy and a systemd unit (needs root)'
 	@echo 'make uninstall      takes that away, but not what you put there'
 	@echo 'make check          formatter, linter, strict typing, architecture'
@@ -49,6 +51,14 @@ test: $(VENV)/.test
 test-systemd: $(VENV)/.test
 	@$(BIN)/python -m pytest -m booted $(ARGS)
 
+# Beside the ordinary suite, which has sslyze: testssl.sh makes some hundred connections, each of them
+# a program of its own.
+test-tls: $(VENV)/.test
+	@$(BIN)/python -m pytest -m posture $(ARGS)
+
+tls-reports: $(VENV)/.test
+	@$(BIN)/python tests/scanners_support.py
+
 check: $(VENV)/.test
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -61,9 +71,9 @@ format: $(VENV)/.test
 
 # What the tests skip aloud where it is missing. Nothing is fetched where all of it is there.
 test-packages:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v haproxy >/dev/null && command -v chromium >/dev/null || { \
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v haproxy >/dev/null && command -v chromium >/dev/null && command -v testssl >/dev/null || { \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk haproxy chromium; }
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk haproxy chromium testssl.sh; }
 
 test-systemd-packages:
 	@PATH="$$PATH:/usr/sbin"; command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
