@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """A token that is to be verified, and its SHA-256."""
+    """A token that is to be verified, its SHA-256, and until when it will be good then."""
 
     token: Token
     digest: bytes
+    until: float = 0.0
 
 
 class Tokens(Credential):
@@ -76,6 +77,11 @@ class Tokens(Credential):
 
     def verify(self, claim: Verified | Asked, sent: Sent) -> Principal | Deferred[Principal]:
         issuer, now = self.issuer, sent.now
+        if isinstance(claim, Asked):
+            try:
+                claim = claim._replace(until=self._terms.check(claim.token, now))
+            except Refused as error:
+                raise invalid(f"{self.name}: {error}") from None
         if issuer is not None and (now >= issuer.due or now >= issuer.late):
             waiting = issuer.refresh(now)
             if waiting is not None and now >= issuer.late:
@@ -96,7 +102,7 @@ class Tokens(Credential):
             return claim.principal
         assert isinstance(claim, Asked)
         try:
-            return self._verified(claim, keys, now)
+            return self._verified(claim, keys)
         except UnknownKey as error:
             if self.issuer is None or (waited and not self.issuer.error):
                 raise invalid(f"{self.name}: {error}") from None
@@ -125,13 +131,11 @@ class Tokens(Credential):
             return self._fixed
         return self.issuer.keys if now < self.issuer.until else None
 
-    def _verified(self, asked: Asked, keys: KeySet, now: float) -> Principal:
+    def _verified(self, asked: Asked, keys: KeySet) -> Principal:
         """:raises Refused: the token is not good."""
-        token = asked.token
-        until = self._terms.check(token, now)
-        key = signer(token, keys)
-        found = principal(self.name, token.claims, self._terms.mapped)
-        self.remembered.add(asked.digest, Verified(found, until, key))
+        key = signer(asked.token, keys)
+        found = principal(self.name, asked.token.claims, self._terms.mapped)
+        self.remembered.add(asked.digest, Verified(found, asked.until, key))
         return found
 
     def status(self, now: float) -> dict[str, Any]:
