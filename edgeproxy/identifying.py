@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from edgeproxy.identity.principal import Principal
 
 #: RFC 9110 11.4 allows several spaces; a tab stays part of the credential, which is wrong then.
-_BEARER = re.compile(rb"(?i:bearer)(?=[ \t]) *+([ \t]*+.*)\Z")
+#: Nothing after the scheme is a credential too, and a wrong one.
+_BEARER = re.compile(rb"(?i:bearer)(?=[ \t]|\Z) *+([ \t]*+.*)\Z")
 #: A key of ours, whether it is valid or not.
 _OURS = re.compile(rb"[ \t]*+edge_", re.IGNORECASE)
 _API_KEY = Kind.API_KEY

@@ -6,10 +6,12 @@ is answered is the same whatever the kind, and nothing reaches the service behin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pytest
+from tokens_support import ISSUER, NOW, key, key_set, token
 
 from edgeproxy.testing import MemoryGateway, Way
 
@@ -130,6 +132,42 @@ KINDS: dict[str, Kind] = {
         _OPEN_TO_ALL,
     ),
 }
+
+# -- JSON Web Tokens -------------------------------------------------------------------------------
+
+
+def _token(gateway: MemoryGateway, **said: object) -> bytes:
+    given = {"scope": "pay", "groups": ["staff"]} | said
+    return b"Authorization: Bearer " + token(**given).encode()
+
+
+_TOKENS: dict[str, Shows] = {
+    "missing": lambda gateway: [],
+    "malformed": lambda gateway: [_token(gateway)[:-1]],
+    "unknown": lambda gateway: [_token(gateway, private=key("ES256", "other"))],
+    "expired": lambda gateway: [_token(gateway, exp=NOW - 31)],
+    "not yet valid": lambda gateway: [_token(gateway, nbf=NOW + 31)],
+    "field twice": lambda gateway: [_token(gateway)] * 2,
+    "two credentials": lambda gateway: [_token(gateway), b"X-API-Key: " + _made(gateway)],
+    "empty": lambda gateway: [b"Authorization: Bearer "],
+    "8 KiB": lambda gateway: [_token(gateway, more="x" * 8192)],
+    "not ASCII": lambda gateway: [_token(gateway) + "é".encode()],
+    "lacking a scope": lambda gateway: [_token(gateway, scope="read")],
+    "lacking a group": lambda gateway: [_token(gateway, groups=["guests"])],
+    "larger than a head": lambda gateway: [_token(gateway, more="x" * 16384)],
+    "NUL": lambda gateway: [_token(gateway) + b"\0"],
+    "line break": lambda gateway: [_token(gateway) + b"\rX-Consumer-Id: admin"],
+}
+KINDS["a JSON Web Token, or a key"] = Kind(
+    route("auth: [partner, api_key], scopes: [pay], groups: [staff]")
+    + f"""
+auth:
+  partner: {{ jwt: '{ISSUER}', audience: shop, groups: groups, jwks: {json.dumps(key_set(key()))} }}
+""",
+    lambda gateway: [_token(gateway)],
+    _TOKENS,
+    {"revoked": "a token is good until it expires, or its issuer withdraws the key"},
+)
 
 CASES = [(kind, fault) for kind, row in KINDS.items() for fault in FAULTS if fault not in row.never]
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import settings as settings_
+from hypothesis import strategies as st
 from origin_support import Origin, Reactor, ok, running
-from tokens_support import ISSUER, KINDS, NOW, SECRET, dumped, key, key_set, token
+from tokens_support import (
+    ISSUER,
+    KINDS,
+    NOW,
+    SECRET,
+    base64url,
+    by_hand,
+    claims,
+    dumped,
+    key,
+    key_set,
+    token,
+)
 from twisted.internet.defer import Deferred
 
 from edgeproxy.errors import GatewayError
 from edgeproxy.fetching import Fetcher
-from edgeproxy.identity.token import Token
+from edgeproxy.identity.token import Refused, Token
 from edgeproxy.testing import MemoryGateway
 from edgeproxy.tokens import Asked, Tokens
 
@@ -288,3 +304,238 @@ def test_what_status_tells(fetched: Fetched) -> None:
     assert told == {
         "partner": {"issuer": ISSUER, "keys": 1, "age": 20.0, "error": "", "remembered": 1}
     }
+
+
+# -- every fault of a token ----------------------------------------------------------------------
+
+PEM = key("RS256").as_pem(private=False)
+
+
+def unsigned(algorithm: str) -> str:
+    parts = base64url(dumped({"alg": algorithm, "kid": "k1"})), base64url(dumped(claims()))
+    return b".".join([*parts, b""]).decode()
+
+
+def confused(algorithm: str = "HS256", kid: str = "rsa") -> str:
+    """Signed with the public key as if it were a shared secret."""
+    header = {"alg": algorithm, "kid": kid}
+    signed = b".".join(base64url(dumped(each)) for each in (header, claims()))
+    code = hmac.digest(PEM, signed, algorithm.replace("HS", "sha"))
+    return b".".join([signed, base64url(code)]).decode()
+
+
+def tampered(**changed: Any) -> str:
+    """Other claims under a good signature."""
+    head, _, signature = token().split(".")
+    return ".".join([head, base64url(dumped(claims(**changed))).decode(), signature])
+
+
+GOOD_HEADER = {"alg": "ES256", "kid": "k1"}
+FAULTS: dict[str, tuple[Callable[[], str], str]] = {
+    "tampered": (lambda: tampered(sub="bob"), "its signature is wrong"),
+    "another's signature": (
+        lambda: token().rpartition(".")[0] + "." + token(sub="bob").rpartition(".")[2],
+        "its signature is wrong",
+    ),
+    "signature of zeros": (
+        lambda: token().rpartition(".")[0] + "." + "A" * 86,
+        "its signature is wrong",
+    ),
+    "signature too short": (
+        lambda: token().rpartition(".")[0] + "." + "A" * 80,
+        "its signature is wrong",
+    ),
+    "no signature": (lambda: token().rpartition(".")[0] + ".", "not a signed token"),
+    "two parts": (lambda: token().rpartition(".")[0], "not a signed token"),
+    "encrypted": (lambda: token() + ".a.b", "not a signed token"),
+    "none": (lambda: unsigned("none"), "not a signed token"),
+    "None, signed": (
+        lambda: by_hand({"alg": "None", "kid": "k1"}, claims()),
+        "algorithm 'None'",
+    ),
+    "none, signed": (lambda: by_hand({"alg": "none", "kid": "k1"}, claims()), "algorithm 'none'"),
+    "public key as secret": (confused, "algorithm 'HS256'"),
+    "public key as secret, no kid": (lambda: confused("HS512", ""), "algorithm 'HS512'"),
+    "another algorithm of that key": (
+        lambda: token("PS256", key("RS256", "rsa"), "rsa"),
+        "no key 'rsa' for 'PS256'",
+    ),
+    "key of another type": (lambda: token("ES256", kid="rsa"), "no key 'rsa' for 'ES256'"),
+    "algorithm not asked for": (lambda: token("ES384"), "algorithm 'ES384'"),
+    "unknown kid": (lambda: token(kid="k2"), "no key 'k2' for 'ES256'"),
+    "kid that is a path": (
+        lambda: token(kid="../../dev/null"),
+        "no key '../../dev/null' for 'ES256'",
+    ),
+    "kid is a list": (
+        lambda: by_hand({"alg": "ES256", "kid": ["k1"]}, claims()),
+        "kid is not text",
+    ),
+    "no alg": (lambda: by_hand({"kid": "k1"}, claims()), "without alg"),
+    "header twice": (
+        lambda: by_hand(b'{"alg":"ES256","kid":"k1","kid":"k1"}', claims()),
+        "a member stands in it twice",
+    ),
+    "claim twice": (
+        lambda: by_hand(GOOD_HEADER, dumped(claims())[:-1] + b',"sub":"root"}'),
+        "a member stands in it twice",
+    ),
+    "jku": (lambda: by_hand(GOOD_HEADER | {"jku": ISSUER}, claims()), "with jku"),
+    "x5u": (lambda: by_hand(GOOD_HEADER | {"x5u": ISSUER}, claims()), "with x5u"),
+    "jwk": (
+        lambda: by_hand(
+            GOOD_HEADER | {"jwk": key("ES256", "evil").as_dict(private=False)},
+            claims(),
+            key("ES256", "evil"),
+        ),
+        "with jwk",
+    ),
+    "crit": (lambda: by_hand(GOOD_HEADER | {"crit": ["exp"]}, claims()), "with crit"),
+    "wrong type": (lambda: by_hand(GOOD_HEADER | {"typ": "logout+jwt"}, claims()), "type 'logout"),
+    "no exp": (lambda: token(exp=None), "no exp"),
+    "exp is text": (lambda: token(exp=str(NOW + 60)), "exp is no time"),
+    "no iss": (lambda: token(iss=None), "not for partner: issuer missing"),
+    "wrong iss": (lambda: token(iss=ISSUER + "/"), "not for partner: issuer"),
+    "no aud": (lambda: token(aud=None), "not for partner: no audience"),
+    "wrong aud": (lambda: token(aud="till"), "not for partner: audience 'till'"),
+    "iat to come": (lambda: token(iat=NOW + 60), r"not yet valid (iat)"),
+    "no sub": (lambda: token(sub=None), "claim sub names nobody"),
+    "sub with a line break": (lambda: token(sub="a\r\nb"), "claim sub names nobody"),
+    "sub with NUL": (lambda: token(sub="a\0b"), "claim sub names nobody"),
+    "for a key's holder": (lambda: token(cnf={"jkt": "x"}), "cnf"),
+}
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer  "])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(fault: str, scheme: str) -> None:
+    make, reason = FAULTS[fault]
+    keys = key_set(key()) | {}
+    keys["keys"] = keys["keys"] + key_set(key("RS256", "rsa"), alg="RS256")["keys"]
+    made = gateway(partner=settings(jwks=keys, algorithms=["ES256", "RS256", "PS256"]))
+    client = ask(made, f"Authorization: {scheme} {make()}")
+    (answer,) = client.answers()
+    assert answer.status == 401
+    assert answer.field("www-authenticate") == 'Bearer error="invalid_token"'
+    assert reason in made.finished[0].reason
+    assert made.finished[0].principal is None
+    assert made.services["10.0.0.1", 9001].attempts == 0
+    assert made.log[0]["status"] == 401
+    assert ask(made, f"Authorization: {scheme} {token()}").answers() == []  # a good one passes
+
+
+GOOD = token(scope="read")
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A good token with something else in it, longer, shorter, or in another order."""
+    good = GOOD.encode()
+    start = draw(st.integers(0, len(good)))
+    end = draw(st.integers(start, min(len(good), start + 40)))
+    other = draw(
+        st.binary(max_size=6)
+        | st.text("ABCabc012-_.=+/ ", max_size=6).map(str.encode)
+        | st.just(good[start:end].swapcase())
+        | st.just(good[start:end] * 2)
+        | st.just(good[start:end][::-1])
+    )
+    return good[:start] + other + good[end:]
+
+
+def accepted(sent: bytes) -> bool:
+    """By a credential that takes `GOOD`."""
+    try:
+        token = Token(sent)
+        if VERIFIER._terms.meant(token):
+            return False
+        VERIFIER.verify(Asked(token, b"digest"), SimpleNamespace(now=NOW))  # type: ignore[arg-type]
+    except (Refused, GatewayError):
+        return False
+    return True
+
+
+@settings_(max_examples=1000, deadline=None)
+@given(mutated())
+def test_no_mutation_is_accepted(sent: bytes) -> None:
+    assume(sent != GOOD.encode())
+    assert not accepted(sent)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_each_part_has_one_spelling(part: int) -> None:
+    """The last letter of base64 holds bits that are thrown away."""
+    assert accepted(GOOD.encode())
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=":
+        parts = GOOD.split(".")
+        parts[part] = parts[part][:-1] + letter
+        assert accepted(".".join(parts).encode()) == (".".join(parts) == GOOD)
+
+
+VERIFIER = credential(gateway())
+
+
+# -- several ---------------------------------------------------------------------------------------
+
+
+def test_several_issuers() -> None:
+    staff = settings(jwks=key_set(key("ES384"))) | {"jwt": "https://staff.example.com"}
+    till = settings(jwks=key_set(key())) | {"audience": "till"}
+    made = gateway(
+        "[partner, staff, till, api_key]",
+        partner=settings(jwks=key_set(key())),
+        staff=staff,
+        till=till,
+    )
+    for sent, who in (
+        (token(), b"partner:alice"),
+        (token("ES384", iss="https://staff.example.com"), b"staff:alice"),
+        (token(aud=["x", "till"]), b"till:alice"),
+    ):
+        ask(made, f"Authorization: Bearer {sent}")
+        made.reactor.settle()
+        service = made.services["10.0.0.1", 9001]
+        assert service.connections[-1].received.endswith(b"\r\n\r\n")
+        assert b"X-Consumer-Id: %b\r\n" % who in service.connections[-1].received
+    # The key of one issuer is none of another's.
+    client = ask(made, f"Authorization: Bearer {token(iss='https://staff.example.com')}")
+    assert client.answers()[0].status == 401
+    assert made.finished[-1].reason == "staff: no key 'k1' for 'ES256'"
+
+
+def test_which_of_two_it_is_for_is_a_guess_with_both() -> None:
+    made = gateway(
+        "[partner, till]",
+        partner=settings(jwks=key_set(key())),
+        till=settings(jwks=key_set(key())) | {"audience": "till"},
+    )
+    ask(made, f"Authorization: Bearer {token(aud=['till', 'shop'])}")
+    assert b"X-Consumer-Id: partner:alice\r\n" in passed(made)
+
+
+def test_a_token_and_a_key() -> None:
+    made = gateway("[partner, api_key]", partner=settings(jwks=key_set(key())))
+    found = made.key("good")
+    client = ask(made, f"Authorization: Bearer {token()}", f"X-API-Key: {found}")
+    assert client.answers()[0].status == 401
+    assert made.finished[-1].reason == "two credentials: api_key and partner"
+
+
+def test_limits_count_a_caller_over_its_tokens() -> None:
+    text = ROUTES.replace("AUTH", "partner, limit: few") + "limits: { few: 2/min }\n"
+    text += f"auth: {json.dumps({'partner': settings(jwks=key_set(key()))})}"
+    made = MemoryGateway(text)
+    statuses = []
+    for number in range(3):
+        client = ask(made, f"Authorization: Bearer {token(jti=number)}", path="/page")
+        statuses += [each.status for each in client.answers()]
+    assert statuses == [200, 200, 429]
+
+
+def test_a_reload_keeps_what_was_learnt() -> None:
+    made = gateway()
+    ask(made, f"Authorization: Bearer {token()}", path="/page")
+    before = credential(made)
+    assert len(before.remembered) == 1
+    built = made.gateway.credentials.build(made.config)
+    assert built["partner"][1] is before
