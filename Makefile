@@ -74,6 +74,9 @@ test-packages:
 	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v curl >/dev/null && command -v wrk >/dev/null && command -v haproxy >/dev/null && command -v chromium >/dev/null && command -v testssl >/dev/null || { \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx curl wrk haproxy chromium testssl.sh; }
+	@command -v node >/dev/null && command -v npm >/dev/null || { \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
 
 test-systemd-packages:
 	@PATH="$$PATH:/usr/sbin"; command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \

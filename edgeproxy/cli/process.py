@@ -112,6 +112,9 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
         warn(f"certificates: {problem}")
     if found["client_certificates"]["trouble"]:
         warn(found["client_certificates"]["trouble"])
+    for name, each in found["credentials"].items():
+        if each.get("error"):
+            warn(f"auth: {name}: no newer keys from its issuer: {each['error']}")
     if found["keys"]["trouble"]:
         warn(found["keys"]["trouble"])
     last = found["last_reload"]
@@ -140,6 +143,9 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if asking:
         yield "client certificates", ", ".join(f"{host}: {by}" for host, by in asking.items())
     yield "keys", str(found["keys"]["count"])
+    for name, each in found["credentials"].items():
+        age = "" if each["age"] is None else f", {_duration(each['age'])} old"
+        yield name, f"{each['issuer']}, {counted(each['keys'], 'key')}{age}"
     for name, each in found["names"].items():
         if each["error"]:
             yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
