@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -63,6 +64,41 @@ def test_records_without_data_end_the_connection(gateway: Start, what: str) -> N
     if "key updates" in what or "renegotiations" in what:
         line = "connection with 127.0.0.1 ended: 1000 TLS reads in a row brought no data"
         running.child.wait_until_said(line)
+
+
+#: Records in plain text, whole.
+PLAIN = {
+    "changes of the cipher": b"\x14\x03\x03\x00\x01\x01",
+    "empty parts of a message": b"\x16\x03\x03\x00\x00",
+    "a hello byte by byte": b"\x16\x03\x03\x00\x01\x01",
+    "warnings": b"\x15\x03\x03\x00\x02\x01\x5a",
+    "empty data": b"\x17\x03\x03\x00\x00",
+}
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13])
+def test_floods_within_the_handshake(gateway: Start, version: ssl.TLSVersion) -> None:
+    """In place of the hello, and in place of what has to follow it; OpenSSL ends each."""
+    running = gateway(OPEN)
+    cpu = CPU(running.child.process.pid)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = version
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    hello = out.read()
+    for record in PLAIN.values():
+        for begun in (b"", hello):
+            before = cpu.used()
+            with socket.create_connection(("127.0.0.1", running.port), DEADLINE) as sock:
+                sock.sendall(begun)
+                with pytest.raises(ConnectionError):
+                    for _ in range(5000):
+                        sock.sendall(record * 1000)
+            assert running.ask(key=None).status == 200
+            assert cpu.used() - before < 1.0
+    counted = running.control("counters")["counters"]["connections"]
+    assert counted["unfinished_handshakes"] == 2 * len(PLAIN)
 
 
 @pytest.mark.parametrize("what", [each for each in FLOODS if "renegotiations" not in each])
