@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy import tokens
 from edgeproxy.authorizing import Authorization
+from edgeproxy.config import anonymous
 from edgeproxy.config.asking import Asked
 from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.clientcerts import ClientCertificate
 from edgeproxy.config.frozen import Frozen
 from edgeproxy.config.jwt import Jwt
 from edgeproxy.config.lookups import IntrospectionForm, SessionForm
-from edgeproxy.identifying import ApiKeys, Certificates, Credential
+from edgeproxy.identifying import Anonymous, ApiKeys, Certificates, Credential
+from edgeproxy.identity.principal import Principal
 from edgeproxy.lookups import Introspection, Sessions
 
 if TYPE_CHECKING:
@@ -48,7 +50,17 @@ MAKERS: dict[type[Frozen], Callable[[str, Any, Any, Callable[[], float]], Creden
     ClientCertificate: lambda name, settings, reactor, now: Certificates(name),
     Jwt: tokens.make,
     Asked: _asking,
+    anonymous.Anonymous: lambda name, settings, reactor, now: Anonymous(
+        name, guest(name, settings)
+    ),
 }
+
+
+def guest(name: str, settings: anonymous.Anonymous) -> Principal:
+    """Whoever shows nothing, by the credential of that name."""
+    said = settings.anonymous
+    scopes = frozenset(said.scopes)
+    return Principal(name, said.name or name, said.groups, scopes, said.plan or "", "anonymous")
 
 
 class Credentials:

@@ -1,19 +1,18 @@
 """Who is calling, on routes that ask for anything but an API key alone.
 
-A route names credentials, any of which lets in. Each looks at what the request shows (`Sent`) and
-claims what is of its kind; exactly one claim is right, since with two it would be a guess whose
-request this is. What was claimed is verified, and taken out of the request, which goes on to a
-service without it.
+A route names credentials. Each looks at what the request shows (`Sent`) and claims what is of its
+kind; `edgeproxy.policy` says which claims there have to be. What was claimed is verified, and taken
+out of the request, which goes on to a service without it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.http1.fields import Kind
-from edgeproxy.identity.refusal import invalid, missing
+from edgeproxy.identity.refusal import invalid
 from edgeproxy.identity.token import Refused, Token
 
 if TYPE_CHECKING:
@@ -157,44 +156,16 @@ class Certificates(Credential):
         return claim.principal
 
 
-class Policy:
-    """What one route asks of its callers. `anonymous` lets in those who show nothing."""
+class Anonymous(Credential):
+    """The want of a credential, under a name: whoever shows nothing is `guest`."""
 
-    __slots__ = ("_strict", "anonymous", "credentials", "keys")
+    def __init__(self, name: str, guest: Principal) -> None:
+        self.name = name
+        self.guest = guest
 
-    def __init__(self, credentials: Sequence[Credential], *, anonymous: bool) -> None:
-        self.credentials = tuple(sorted(credentials, key=lambda each: each.rank))
-        self.anonymous = anonymous
-        self.keys = any(isinstance(each, ApiKeys) for each in credentials)
-        self._strict = any(each.takes_bearer for each in credentials)
-
-    def identify(self, sent: Sent) -> Principal | Deferred[Principal] | None:
-        """Who is calling; ``None`` for nobody in particular, where that is allowed.
-
-        Raises `GatewayError`; a Deferred may fail with one.
-        """
-        if self._strict and sent.doubled:
-            raise invalid("two Authorization fields")
-        if not self.keys:
-            withhold_keys(sent.exchange, sent.parameter)
-        claims = []
-        for credential in self.credentials:
-            claim = credential.claim(sent)
-            if claim is not None:
-                claims.append((credential, claim))
-        if self._strict and sent.bearer is not None:
-            why = "".join(f"; {each}" for each in sent.objections)
-            raise invalid(f"a bearer token that none of the route's credentials takes{why}")
-        if not claims:
-            if self.anonymous:
-                return None
-            names = ", ".join(each.name for each in self.credentials)
-            raise missing(f"no credential ({names})")
-        if len(claims) > 1:
-            names = " and ".join(each.name for each, _ in claims)
-            raise invalid(f"two credentials: {names}")
-        credential, claim = claims[0]
-        return credential.verify(claim, sent)
+    def claim(self, sent: Sent) -> None:
+        """It is what is left when nobody claims anything."""
+        return
 
 
 def is_ours(bearer: bytes) -> bool:

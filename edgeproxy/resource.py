@@ -39,7 +39,7 @@ from edgeproxy.forward import (
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.http1.upgrade import asks_for_websocket
-from edgeproxy.identifying import Policy, Sent, holder, key_of, withhold_keys
+from edgeproxy.identifying import Sent, holder, key_of, withhold_keys
 from edgeproxy.identity.keyindex import KeyIndex
 from edgeproxy.identity.refusal import invalid, lacking, missing
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
+    from edgeproxy.policy import Policy
     from edgeproxy.relay import Relay
     from edgeproxy.snapshot import Limit, Route, Snapshot
     from edgeproxy.transport.deadlines import Clock
@@ -426,7 +427,7 @@ class ReverseProxyResource(Resource):
         """All limits are looked at before any is charged."""
         now = exchange.started
         principal = exchange.principal
-        caller = _network(exchange.client) if principal is None else principal.id
+        caller = (principal is not None and principal.caller) or _network(exchange.client)
         limit = route.limit
         if before is None and limit is not None:
             rate = limit.rate_for(principal) if limit.plans else limit.rate

@@ -336,9 +336,7 @@ class Gateway(Service):
     def open_routes(self) -> list[str]:
         """The routes that let in callers without any credential."""
         return [
-            rule.action.label
-            for rule in self.snapshot().router.ordered
-            if rule.action.open or rule.action.anonymous
+            rule.action.label for rule in self.snapshot().router.ordered if rule.action.lets_all_in
         ]
 
     def _tell_open_routes(self, known: Container[str] = ()) -> None:

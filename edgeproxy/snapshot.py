@@ -25,9 +25,10 @@ from edgeproxy.cors import CrossOrigin
 from edgeproxy.forward import FieldRules
 from edgeproxy.hsts import StrictTransport
 from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
-from edgeproxy.identifying import Policy
+from edgeproxy.identifying import Anonymous
 from edgeproxy.identity.principal import Principal
 from edgeproxy.limits.table import LimitTable
+from edgeproxy.policy import Policy
 from edgeproxy.routing import PathKind, Router, Rule
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Route:
         "host_line",
         "keep_slash",
         "label",
+        "lets_all_in",
         "limit",
         "limits",
         "log",
@@ -121,6 +123,8 @@ class Route:
         self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
+        #: Whether callers without any credential get in, in whatever way that was said.
+        self.lets_all_in = config.open
         #: What of Python of the user's stands before it.
         self.filters: Chain | None = None
         #: What callers are asked for; ``None`` where it is an API key or nothing, as on most.
@@ -268,16 +272,17 @@ def compile_router(
         found: T = kept.setdefault((type(value), value), value)
         return found
 
-    policies: dict[tuple[str, ...], Policy | None] = {}
+    policies: dict[tuple[tuple[str, ...], bool], Policy | None] = {}
 
-    def policy(auth: tuple[str, ...]) -> Policy | None:
-        if auth not in policies:
-            policies[auth] = _policy(auth, credentials)
-        return policies[auth]
+    def policy(route: RouteConfig) -> Policy | None:
+        asked = route.auth, route.every
+        if asked not in policies:
+            policies[asked] = _policy(route, credentials)
+        return policies[asked]
 
     # One window answers for one limit, however often and wherever it is named.
     rules = [
-        _rule(order, route, config, upstreams, limits, mounts.get(order), one, policy(route.auth))
+        _rule(order, route, config, upstreams, limits, mounts.get(order), one, policy(route))
         for order, route in enumerate(config.routes)
     ]
     origins: dict[Cors | None, CrossOrigin] = {
@@ -290,11 +295,14 @@ def compile_router(
     return Router(rules)
 
 
-def _policy(auth: tuple[str, ...], credentials: Mapping[str, Credential]) -> Policy | None:
+def _policy(route: RouteConfig, credentials: Mapping[str, Credential]) -> Policy | None:
+    auth = route.auth
     asked = [credentials[name] for name in auth if name in credentials]
     if not asked or auth in (("api_key",), ("api_key", "anonymous"), ("anonymous", "api_key")):
         return None
-    return Policy(asked, anonymous="anonymous" in auth)
+    guest = next((each.guest for each in asked if isinstance(each, Anonymous)), None)
+    asked = [each for each in asked if not isinstance(each, Anonymous)]
+    return Policy(asked, anonymous="anonymous" in auth, guest=guest, every=route.every)
 
 
 def _rule(

@@ -9,9 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from edgeproxy.exchange import Outcome
-from edgeproxy.identifying import Credential, Policy, Sent
+from edgeproxy.identifying import Credential, Sent
 from edgeproxy.identity.principal import Principal
 from edgeproxy.identity.refusal import invalid
+from edgeproxy.policy import Policy
 from edgeproxy.testing import Ending, MemoryGateway
 
 CONFIGURATION = """

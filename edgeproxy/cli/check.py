@@ -14,7 +14,7 @@ from edgeproxy.cli.output import as_json, counted, example, progress, shown_path
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
-    from edgeproxy.config import Config, Problem
+    from edgeproxy.config import Config, Problem, Route
 
 
 class Findings(NamedTuple):
@@ -206,10 +206,14 @@ def _open(config: Config) -> list[str]:
     from edgeproxy.snapshot import label
 
     return [
-        f"open to everyone: {label(route)} ({shown_path(route.file)}:{route.line})"
+        f"open to everyone{_how(route)}: {label(route)} ({shown_path(route.file)}:{route.line})"
         for route in config.routes
         if route.open
     ]
+
+
+def _how(route: Route) -> str:
+    return "" if route.guest is None else f", as {route.guest}"
 
 
 def _unserved(config: Config, names: NameMap) -> list[str]:

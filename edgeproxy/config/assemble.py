@@ -3,7 +3,7 @@
 Each entry is read by itself, so that what is wrong with one hides nothing of another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgeproxy.config.credentials import (
     take_credentials,
 )
 from edgeproxy.config.filters import take_filters
+from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.hsts import hsts
 from edgeproxy.config.model import (
     Auth,
@@ -31,8 +32,9 @@ from edgeproxy.config.model import (
     UpstreamTimeouts,
 )
 from edgeproxy.config.nodes import Node
+from edgeproxy.config.policy import OPENERS, wrong_auth, wrong_defaults
 from edgeproxy.config.reading import Reader
-from edgeproxy.config.routes import OPENERS, Names, RouteReader
+from edgeproxy.config.routes import Names, RouteReader
 from edgeproxy.config.rules import wrong_rules
 from edgeproxy.config.tls import upstream_tls
 from edgeproxy.config.units import shown
@@ -86,7 +88,7 @@ def assemble(
         credentials=frozenset({"api_key", *declared}),
         complete=complete,
     )
-    defaults = _defaults(main, form.defaults, names)
+    defaults = _defaults(main, form.defaults, names, credentials)
     asking = _entries(sources, "client_certificates", grammar.host, asked)
     routes = RouteReader(names, form.defaults, defaults, upstreams, credentials, asking)
     for each in sources:
@@ -292,17 +294,18 @@ def chosen(*forms: TimeoutsForm) -> dict[str, Any]:
     return result
 
 
-def _defaults(main: Source, form: DefaultsForm, names: Names) -> Defaults:
+def _defaults(
+    main: Source, form: DefaultsForm, names: Names, credentials: Mapping[str, NamedCredential]
+) -> Defaults:
     reader, node = main.reader, main.root.get("defaults") or Node(1, 1)
-    for index, name in enumerate(form.auth or ()):
-        if name in ("none", "anonymous"):
-            reader.at(
-                node,
-                ("auth", index),
-                f"'{name}' here would open every route; say it on the route itself",
-            )
-        else:
-            names.credential(reader, node, ("auth", index), name, openers=False)
+    wrong = [*wrong_auth(node, form.auth), *wrong_defaults(form.auth, credentials)]
+    for location, message in wrong:
+        reader.at(node, location, message)
+    auth = form.auth
+    for index, name in enumerate(auth.names if auth else ()):
+        if name not in OPENERS:
+            place = ("auth", "all" if auth and auth.all else "any", index)
+            names.credential(reader, node, place, name, openers=False)
     for index, name in enumerate(form.limit or ()):
         names.limit(reader, node, ("limit", index), name)
     for direction in ("request", "response"):
@@ -310,7 +313,8 @@ def _defaults(main: Source, form: DefaultsForm, names: Names) -> Defaults:
         for location, message in wrong_rules(rules, request=direction == "request"):
             reader.at(node, (direction, *location), message)
     return Defaults(
-        auth=form.auth or ("api_key",),
+        auth=auth.names if auth and auth.names else ("api_key",),
+        every=auth is not None and auth.all is not None,
         limit=form.limit or (),
         filters=take_filters(reader, node, form.filters) or (),
         body=form.body,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from edgeproxy.config.anonymous import ANONYMOUS, Anonymous
 from edgeproxy.config.asking import settle as settle_asking
 from edgeproxy.config.asking import wrong_asking
 from edgeproxy.config.authorization import AUTHORIZATION, AuthorizationForm
@@ -26,8 +27,8 @@ from edgeproxy.config.lookups import (
 )
 from edgeproxy.config.model import Auth, Route
 from edgeproxy.config.nodes import Node
+from edgeproxy.config.policy import OPENERS
 from edgeproxy.config.reading import Location, Reader
-from edgeproxy.config.routes import OPENERS
 from edgeproxy.config.units import shown
 
 
@@ -56,6 +57,7 @@ KINDS: dict[str, Kind] = {
     "introspect": Kind(IntrospectionForm, INTROSPECTION, wrong_asking, settle_asking),
     "authorize": Kind(AuthorizationForm, AUTHORIZATION, wrong_asking, settle_asking),
     "cookie": Kind(SessionForm, SESSION, wrong_asking, settle_asking),
+    "anonymous": Kind(Anonymous, ANONYMOUS, lambda form: ()),
 }
 
 

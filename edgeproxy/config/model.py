@@ -222,6 +222,8 @@ class Route(Frozen):
     options: dict[str, Any] = {}
     resource_at: tuple[int, int] = (0, 0)
     auth: tuple[str, ...] = ("api_key",)
+    every: bool = False  # of `auth`
+    guest: str | None = None  # the one of `auth` that lets in who shows nothing
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
@@ -242,7 +244,7 @@ class Route(Frozen):
     @property
     def open(self) -> bool:
         """Whether a caller without any credential gets in."""
-        return "none" in self.auth or "anonymous" in self.auth
+        return "none" in self.auth or "anonymous" in self.auth or self.guest is not None
 
 
 class Timeouts(Frozen):
@@ -301,6 +303,7 @@ class Defaults(Frozen):
     """What every route has unless it says otherwise."""
 
     auth: tuple[str, ...] = ("api_key",)
+    every: bool = False
     limit: tuple[str, ...] = ()
     filters: tuple[FilterUse, ...] = ()
     body: int = 10 << 20

@@ -11,13 +11,12 @@ from edgeproxy.config.filters import FilterUse, take_filters
 from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.model import Defaults, Route, RouteTimeouts, Upstream
 from edgeproxy.config.nodes import Node
+from edgeproxy.config.policy import OPENERS, guest_among, wrong_auth, wrong_policy
 from edgeproxy.config.reading import Location, Reader, locate
 from edgeproxy.config.reserved import IDENTITY
 from edgeproxy.config.rules import merged, wrong_rules
 from edgeproxy.config.units import shown
 from edgeproxy.config.written import ROUTE, DefaultsForm, RouteForm
-
-OPENERS = ("none", "anonymous")
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class RouteReader:
         self._form = form
         self._defaults = defaults
         self._upstreams = upstreams
+        self._credentials = credentials
         self._certificates = [
             name for name, each in credentials.items() if isinstance(each, ClientCertificate)
         ]
@@ -123,9 +123,11 @@ class RouteReader:
     def _check_names(self, reader: Reader, form: RouteForm, node: Node) -> None:
         if form.to is not None:
             self._names.upstream(reader, node, ("to",), form.to)
-        for index, name in enumerate(form.auth or ()):
+        auth = form.auth
+        for index, name in enumerate(auth.names if auth else ()):
             if name not in OPENERS:
-                self._names.credential(reader, node, ("auth", index), name, openers=True)
+                place = ("auth", "all" if auth and auth.all else "any", index)
+                self._names.credential(reader, node, place, name, openers=True)
         for index, name in enumerate(form.limit or ()):
             if name != "none":
                 self._names.limit(reader, node, ("limit", index), name)
@@ -135,19 +137,10 @@ class RouteReader:
     ) -> None:
         self._check_end(reader, form, node)
         self._check_websocket(reader, form, node, key)
-        auth, limit = form.auth or (), form.limit or ()
-        if "none" in auth and len(auth) > 1:
-            reader.at(
-                node, ("auth",), "'none' stands alone; 'anonymous' makes the others voluntary"
-            )
-        if any(name in OPENERS for name in auth) and (form.scopes or form.groups):
-            wanted = "scopes" if form.scopes else "groups"
-            reader.at(
-                node,
-                (wanted,),
-                f"an open route cannot ask for {wanted}, which nobody without a credential has; "
-                "remove one of the two",
-            )
+        wrong = [*wrong_auth(node, form.auth), *wrong_policy(form, self._credentials)]
+        for location, message in wrong:
+            reader.at(node, location, message)
+        limit = form.limit or ()
         if "none" in limit and len(limit) > 1:
             reader.at(node, ("limit",), "'none' stands alone; remove it, or the other limits")
         self._check_when(reader, form, node)
@@ -286,6 +279,9 @@ class RouteReader:
         own = form.timeouts
         behind = upstream.timeouts if upstream else self._defaults.timeouts
         limit = self._defaults.limit if form.limit is None else form.limit
+        auth, every = self._defaults.auth, self._defaults.every
+        if form.auth is not None and form.auth.names:
+            auth, every = form.auth.names, form.auth.all is not None
         return Route.model_construct(
             host=host,
             methods=key.methods,
@@ -296,7 +292,9 @@ class RouteReader:
             resource=form.resource,
             options=form.options,
             resource_at=resource_at,
-            auth=form.auth or self._defaults.auth,
+            auth=auth,
+            every=every,
+            guest=guest_among(auth, self._credentials),
             scopes=form.scopes,
             groups=form.groups,
             limit=() if limit == ("none",) else limit,

@@ -7,9 +7,10 @@ editors is made from these classes.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from edgeproxy.config import grammar
+from edgeproxy.config.anonymous import Anonymous
 from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
@@ -63,6 +64,29 @@ def _short(key: str, form: Any) -> BeforeValidator:
         return value if isinstance(value, dict | BaseModel) else {key: value}
 
     return BeforeValidator(lengthen, json_schema_input_type=form)
+
+
+class AskedOf(Frozen):
+    """Which credentials callers are asked for."""
+
+    any: Names | None = Field(default=None, description="One of these, as a bare list says too.")
+    # Envoy requires_all, Kong: several plugins on a route
+    all: Names | None = Field(
+        default=None, description="Each of these; the first says who is calling."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> "AskedOf":
+        if self.any is not None and self.all is not None:
+            raise ValueError("`any` and `all` stand here; one of the two is right")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.any or self.all or ()
+
+
+AuthValue = Annotated[AskedOf, _short("any", Names | AskedOf)]
 
 
 class TimeoutsForm(Frozen):
@@ -204,8 +228,8 @@ class LimitForm(Frozen):
 class DefaultsForm(Frozen):
     """What every route has unless it says otherwise."""
 
-    auth: Names | None = Field(
-        default=None, description="Credentials of every route; never `none` or `anonymous` here."
+    auth: AuthValue | None = Field(
+        default=None, description="Credentials of every route; never one that opens it."
     )
     limit: Names | None = Field(default=None, description="Names of the limits that hold.")
     filters: Filters | None = Field(
@@ -236,9 +260,9 @@ class RouteForm(Frozen):
     options: dict[str, Any] = Field(
         default={}, description="Arguments by name for the resource's class or function."
     )
-    auth: Names | None = Field(
+    auth: AuthValue | None = Field(
         default=None,
-        description="Credentials, any of which lets in; `none` opens the route to everybody.",
+        description="Credentials, any of which lets in, or `all: [...]`; `none` opens the route.",
     )
     scopes: Annotated[tuple[Name, ...], one_or_more(Name)] = Field(
         default=(), description="Scopes, all of which are needed."
@@ -284,7 +308,13 @@ class AuthForm(Auth):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[
-        str, ClientCertificate | JwtForm | IntrospectionForm | SessionForm | AuthorizationForm
+        str,
+        ClientCertificate
+        | JwtForm
+        | IntrospectionForm
+        | SessionForm
+        | AuthorizationForm
+        | Anonymous,
     ] = Field(init=False)
 
 

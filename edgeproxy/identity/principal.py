@@ -17,13 +17,14 @@ class Principal:
     """A caller that has proved who it is. Never changed once made; shared by its requests.
 
     `id` is what limits count by and upstreams store; a rotated key keeps it. `plan` is "" for none.
-    `kind` says how it was proved ("api_key", "client_certificate", "jwt"). `fields` are the
-    identity fields
-    for the upstream, ready to send, each line with its CRLF; `log` is the id, and the kind
-    after it, as both stand in the log: ready JSON. `extra` are further lines for the upstream.
+    `kind` says how it was proved ("api_key", "client_certificate", "jwt"; "anonymous" if not at
+    all). `caller` is what limits count by: the id, or "" for the address, where it stands for
+    everybody who shows nothing. `fields` are the identity fields for the upstream, ready to send,
+    each line with its CRLF; `log` is the id, and the kind after it, as both stand in the log: ready
+    JSON. `extra` are further lines for the upstream.
     """
 
-    __slots__ = ("fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
+    __slots__ = ("caller", "fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Principal:
         self.plan = plan
         self.kind = kind
         self.fields = identity_fields(id, name, groups) + extra
+        self.caller = "" if kind == "anonymous" else id
         self.log = f'{json.dumps(id)},"kind":"{kind}"'
 
     def __repr__(self) -> str:

@@ -93,8 +93,9 @@ class Upstream:
         return None
 
     def _caller(self, exchange: Exchange) -> str:
-        if self._balance == "key" and exchange.principal is not None:
-            return exchange.principal.id
+        principal = exchange.principal
+        if self._balance == "key" and principal is not None and principal.caller:
+            return principal.caller
         return exchange.client
 
     def failed(self, target: Target, why: str, now: float) -> None:

@@ -1,0 +1,130 @@
+"""What a route asks of its callers: any of several credentials, all of them, or one that is
+voluntary.
+
+Of any, exactly one is right. Of all, each has to be there, and each is verified, one after the
+other in the order in which they are named, so that a cheap one that fails spares those that have
+to ask elsewhere. The first named says who is calling: its scopes, groups and plan count, those of
+the others never do, since then two callers could come together with what neither of them may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from edgeproxy.errors import GatewayError
+from edgeproxy.http1.fields import Kind
+from edgeproxy.identifying import ApiKeys, Credential, withhold_keys
+from edgeproxy.identity.refusal import invalid, missing
+
+if TYPE_CHECKING:
+    from edgeproxy.identifying import Sent
+    from edgeproxy.identity.principal import Principal
+
+Claims = Sequence[tuple[Credential, Any]]
+
+_API_KEY = Kind.API_KEY
+
+
+class Policy:
+    """What one route asks of its callers.
+
+    `anonymous` lets in those who show nothing, as `guest`, or as nobody in particular. With
+    `every` all credentials are asked for; that excludes `anonymous`.
+    """
+
+    __slots__ = ("_ranked", "_strict", "anonymous", "credentials", "every", "guest", "keys")
+
+    def __init__(
+        self,
+        credentials: Sequence[Credential],
+        *,
+        anonymous: bool = False,
+        guest: Principal | None = None,
+        every: bool = False,
+    ) -> None:
+        assert not (every and (anonymous or guest)), "closed and open at once"
+        self.credentials = tuple(credentials)
+        self.anonymous = anonymous or guest is not None
+        self.guest = guest
+        self.every = every
+        self.keys = any(isinstance(each, ApiKeys) for each in credentials)
+        self._ranked = sorted(credentials, key=lambda each: each.rank)
+        self._strict = any(each.takes_bearer for each in credentials)
+
+    def identify(self, sent: Sent) -> Principal | Deferred[Principal] | None:
+        """Who is calling; ``None`` for nobody in particular, where that is allowed.
+
+        Raises `GatewayError`; a Deferred may fail with one.
+        """
+        if self._strict and sent.doubled:
+            raise invalid("two Authorization fields")
+        if not self.keys:
+            withhold_keys(sent.exchange, sent.parameter)
+        claims = []
+        for credential in self._ranked:
+            claim = credential.claim(sent)
+            if claim is not None:
+                claims.append((credential, claim))
+        if self._strict and sent.bearer is not None:
+            why = "".join(f"; {each}" for each in sent.objections)
+            raise invalid(f"a bearer token that none of the route's credentials takes{why}")
+        if self.every:
+            return _in_turn(self._all_of(claims), sent)
+        if not claims:
+            if self.anonymous:
+                return self.guest
+            names = ", ".join(each.name for each in self.credentials)
+            raise missing(f"no credential ({names})")
+        if len(claims) > 1:
+            names = " and ".join(each.name for each, _ in claims)
+            raise invalid(f"two credentials: {names}")
+        credential, claim = claims[0]
+        return credential.verify(claim, sent)
+
+    def _all_of(self, claims: Claims) -> Claims:
+        """The claims in the order in which they are named. Nothing is verified while one is not
+        there: so nobody learns of one credential whether it is good without having the others."""
+        shown = dict(claims)
+        absent = [each.name for each in self.credentials if each not in shown]
+        if absent:
+            raise missing(f"no credential ({' and '.join(absent)})")
+        return [(each, shown[each]) for each in self.credentials]
+
+    def withhold(self, sent: Sent) -> None:
+        """The request goes on to a service though it was not let in: without any credential of a
+        kind that is asked for here, however often and in whatever form it was sent."""
+        for credential in self._ranked:
+            try:
+                credential.claim(sent)
+            except GatewayError:
+                continue  # that is why it was not let in
+        exchange = sent.exchange
+        withhold_keys(exchange, sent.parameter)
+        if self.keys:
+            head = exchange.head
+            head.keys = tuple(each for each in head.keys if each[0] is not _API_KEY)
+        if self._strict and (sent.doubled or sent.bearer is not None):
+            sent.withhold_bearer()
+
+
+def _in_turn(
+    claims: Claims, sent: Sent, first: Principal | None = None
+) -> Principal | Deferred[Principal]:
+    """The principal of the first, once all are verified. Raises `GatewayError`."""
+    for number, (credential, claim) in enumerate(claims, 1):
+        found = credential.verify(claim, sent)
+        if isinstance(found, Deferred):
+            return found.addCallback(partial(_after, claims[number:], sent, first))
+        first = first or found
+    assert first is not None, "a policy names a credential"
+    return first
+
+
+def _after(
+    rest: Claims, sent: Sent, first: Principal | None, found: Principal
+) -> Principal | Deferred[Principal]:
+    return _in_turn(rest, sent, first or found) if rest else first or found

@@ -1,0 +1,245 @@
+"""All of several credentials, and callers who show nothing as somebody: over whole requests, with
+real keys and real tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokens_support import SECRET, by_hand, token
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from edgeproxy.exchange import Outcome
+from edgeproxy.identifying import Credential, Sent
+from edgeproxy.identity.principal import Principal
+from edgeproxy.identity.refusal import invalid
+from edgeproxy.policy import Policy
+from edgeproxy.testing import MemoryGateway
+
+CONFIGURATION = """
+upstreams: { users: http://10.0.0.1:9001 }
+auth:
+  staff: { jwt: https://id.example.com, audience: shop, secret: "${env:SECRET}", scopes: scope }
+  guest: { anonymous: { name: Any body, plan: free, groups: [guests], scopes: [read] } }
+limits: { few: { rate: 2/min, plans: { free: 1/min } } }
+routes:
+  api.example.com:
+    /both: { to: users, auth: { all: [api_key, staff] }, scopes: [write] }
+    /staff: { to: users, auth: { all: [staff, api_key] }, scopes: [write] }
+    /news: { to: users, auth: [api_key, guest], limit: few }
+    /guests: { to: users, auth: [api_key, staff, guest], groups: [guests] }
+    /all: { to: users, auth: guest }
+"""
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+MISSING = "Bearer"
+WRONG = 'Bearer error="invalid_token"'
+LACKING = 'Bearer error="insufficient_scope"'
+
+
+def the_gateway() -> MemoryGateway:
+    return MemoryGateway(CONFIGURATION, environ={"SECRET": SECRET})
+
+
+def ask(gateway: MemoryGateway, path: str, *fields: str, address: str = "192.0.2.1") -> Any:
+    client = gateway.client(address)
+    lines = "".join(f"{field}\r\n" for field in fields)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\n{lines}\r\n".encode())
+    serve(gateway)
+    return client.answers()[0]
+
+
+def serve(gateway: MemoryGateway) -> None:
+    """Let the service answer what has come to it: one request on each connection."""
+    gateway.reactor.settle()
+    for wire in gateway.service("users").connections:
+        if wire.received and not wire.has_ended:
+            wire.send(OK)
+            wire.end()
+    gateway.reactor.settle()
+
+
+def passed(gateway: MemoryGateway) -> bytes:
+    return gateway.service("users").accept().received
+
+
+def bearer(**said: Any) -> str:
+    return "Authorization: Bearer " + token("HS256", kid=None, **said)
+
+
+# -- all of several ------------------------------------------------------------------------------
+
+
+def test_all_are_asked_for() -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop", scopes=["write"])
+    found = ask(gateway, "/both", f"X-API-Key: {key}", bearer(scope="read"))
+    assert found.status == 200
+    got = passed(gateway)
+    assert b"X-Consumer-Name: shop\r\n" in got
+    assert got.count(b"X-Consumer-Id:") == 1
+    # What was shown is not the service's.
+    assert key.encode() not in got and b"uthorization" not in got
+    assert gateway.log[0]["kind"] == "api_key"
+
+
+def test_the_first_is_who_is_calling() -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop")
+    found = ask(gateway, "/staff", f"X-API-Key: {key}", bearer(scope="write"))
+    assert found.status == 200
+    assert b"X-Consumer-Id: staff:alice\r\n" in passed(gateway)
+    assert gateway.log[0]["kind"] == "jwt"
+
+
+def test_scopes_of_the_others_do_not_count() -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop", scopes=["write"])
+    found = ask(gateway, "/staff", f"X-API-Key: {key}", bearer(scope="read"))
+    assert (found.status, found.field("www-authenticate")) == (403, LACKING)
+    assert gateway.service("users").attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "challenge", "reason"),
+    [
+        ([], MISSING, "no credential (api_key and staff)"),
+        (["X-API-Key: KEY"], MISSING, "no credential (staff)"),
+        (["X-API-Key: edge_wrong"], MISSING, "no credential (staff)"),
+        (["TOKEN"], MISSING, "no credential (api_key)"),
+        (["X-API-Key: edge_wrong", "TOKEN"], WRONG, "unknown key"),
+        (["X-API-Key: KEY", "LATE"], WRONG, "staff: "),
+        (["X-API-Key: KEY", "FORGED"], WRONG, "a bearer token that none"),
+        (["X-API-Key: KEY", "X-API-Key: KEY", "TOKEN"], WRONG, "two credentials"),
+        (["X-API-Key: KEY", "TOKEN", "TOKEN"], WRONG, "two Authorization fields"),
+        (["Authorization: Bearer KEY", "TOKEN"], WRONG, "two Authorization fields"),
+    ],
+)
+def test_one_of_all_is_wrong(fields: list[str], challenge: str, reason: str) -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop", scopes=["write"])
+    written = {
+        "TOKEN": bearer(),
+        "LATE": bearer(exp=1),
+        "FORGED": "Authorization: Bearer " + by_hand({"alg": "none"}, {}),
+    }
+    found = ask(gateway, "/both", *(written.get(each, each).replace("KEY", key) for each in fields))
+    assert (found.status, found.field("www-authenticate")) == (401, challenge)
+    assert gateway.finished[0].reason.startswith(reason)
+    assert gateway.service("users").attempts == 0
+
+
+class Later(Credential):
+    """Takes a field of its own; whose it is comes when the test says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asked: list[Deferred[Principal]] = []
+        self.cancelled: list[Deferred[Principal]] = []
+
+    def claim(self, sent: Sent) -> str | None:
+        return "shown"
+
+    def verify(self, claim: str, sent: Sent) -> Deferred[Principal]:
+        self.asked.append(Deferred(self.cancelled.append))
+        return self.asked[-1]
+
+
+ANN, BOB = Principal("ann", "Ann", scopes=frozenset(["write"])), Principal("bob", "Bob")
+
+
+def two_that_wait() -> tuple[MemoryGateway, Later, Later, Any]:
+    gateway = the_gateway()
+    first, second = Later("first"), Later("second")
+    for rule in gateway.gateway.resource.snapshot.router.ordered:
+        rule.action.policy = Policy([first, second], every=True)
+    client = gateway.client()
+    client.send(b"GET /both HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+    return gateway, first, second, client
+
+
+def test_they_wait_one_after_the_other() -> None:
+    gateway, first, second, client = two_that_wait()
+    assert len(first.asked) == 1 and not second.asked
+    first.asked[0].callback(ANN)
+    gateway.reactor.settle()
+    assert len(second.asked) == 1 and gateway.service("users").attempts == 0
+    second.asked[0].callback(BOB)
+    serve(gateway)
+    assert client.answers()[0].status == 200
+    assert b"X-Consumer-Id: ann\r\n" in passed(gateway)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_that_fails_later(which: int) -> None:
+    gateway, first, second, client = two_that_wait()
+    if which:
+        first.asked[0].callback(ANN)
+    (first, second)[which].asked[0].errback(Failure(invalid("unknown")))
+    gateway.reactor.settle()
+    assert client.answers()[0].status == 401
+    assert len(second.asked) == which
+    assert gateway.service("users").attempts == 0
+
+
+def test_a_client_that_goes_before_the_second_is_known() -> None:
+    gateway, first, second, client = two_that_wait()
+    first.asked[0].callback(ANN)
+    client.reset()
+    assert gateway.finished[0].outcome is Outcome.CLIENT_GONE
+    assert second.cancelled == second.asked
+
+
+def test_closed_and_open_at_once_is_not_made() -> None:
+    with pytest.raises(AssertionError):
+        Policy([Later("first")], every=True, anonymous=True)
+
+
+# -- who shows nothing ---------------------------------------------------------------------------
+
+
+def test_a_guest_is_somebody() -> None:
+    gateway = the_gateway()
+    assert ask(gateway, "/news").status == 200
+    got = passed(gateway)
+    assert b"X-Consumer-Id: guest\r\n" in got
+    assert b"X-Consumer-Name: Any body\r\n" in got
+    assert b"X-Consumer-Groups: guests\r\n" in got
+    assert (gateway.log[0]["principal"], gateway.log[0]["kind"]) == ("guest", "anonymous")
+
+
+def test_a_guest_has_scopes_and_groups() -> None:
+    assert ask(the_gateway(), "/guests").status == 200
+
+
+def test_who_shows_something_wrong_is_no_guest() -> None:
+    for field in ("X-API-Key: edge_wrong", "Authorization: Bearer edge_wrong"):
+        gateway = the_gateway()
+        found = ask(gateway, "/news", field)
+        assert (found.status, found.field("www-authenticate")) == (401, WRONG)
+    for field in (bearer(exp=1), "Authorization: Bearer rubbish"):
+        gateway = the_gateway()
+        assert ask(gateway, "/guests", field).status == 401
+        assert gateway.service("users").attempts == 0
+
+
+def test_guests_are_counted_by_address_under_their_plan() -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop")
+    assert [ask(gateway, "/news", address="192.0.2.1").status for _ in "12"] == [200, 429]
+    assert [ask(gateway, "/news", address="192.0.2.2").status for _ in "12"] == [200, 429]
+    known = [ask(gateway, "/news", f"X-API-Key: {key}").status for _ in "123"]
+    assert known == [200, 200, 429]
+
+
+def test_everybody_is_a_guest_where_nothing_else_is_asked_for() -> None:
+    gateway = the_gateway()
+    key = gateway.key("shop")
+    assert ask(gateway, "/all", f"X-API-Key: {key}").status == 200
+    got = passed(gateway)
+    assert b"X-Consumer-Id: guest\r\n" in got and key.encode() not in got
+
+
+def test_open_routes_are_told() -> None:
+    opened = the_gateway().gateway.open_routes()
+    assert [label.partition(" ")[2] for label in opened] == ["/guests", "/news", "/all"]
