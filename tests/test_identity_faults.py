@@ -169,6 +169,46 @@ auth:
     {"revoked": "a token is good until it expires, or its issuer withdraws the key"},
 )
 
+# -- all of several --------------------------------------------------------------------------------
+
+
+def _both(names: str) -> str:
+    configuration = KINDS["a JSON Web Token, or a key"].configuration
+    return configuration.replace("auth: [partner, api_key]", f"auth: {{ all: [{names}] }}")
+
+
+def _beside(*shows: Shows) -> Shows:
+    return lambda gateway: [field for each in shows for field in each(gateway)]
+
+
+def _key(gateway: MemoryGateway) -> Fields:
+    return [b"X-API-Key: " + _made(gateway)]
+
+
+# The other credential is right: what is wrong with this one is answered as if it stood alone.
+KINDS["a key, and a token"] = Kind(
+    _both("api_key, partner"),
+    lambda gateway: [*_key(gateway), _token(gateway)],
+    {
+        fault: _beside(shows, lambda gateway: [_token(gateway)])
+        for fault, shows in KINDS["X-API-Key"].faults.items()
+    }
+    | {"two credentials": lambda gateway: [*_key(gateway), _token(gateway), _token(gateway)]},
+)
+KINDS["a token, and a key"] = Kind(
+    _both("partner, api_key"),
+    lambda gateway: [_token(gateway), *_key(gateway)],
+    {fault: _beside(_key, shows) for fault, shows in _TOKENS.items()}
+    | {
+        "two credentials": lambda gateway: [
+            _token(gateway),
+            *_key(gateway),
+            b"X-API-Key: " + _made(gateway, "other"),
+        ]
+    },
+    KINDS["a JSON Web Token, or a key"].never,
+)
+
 CASES = [(kind, fault) for kind, row in KINDS.items() for fault in FAULTS if fault not in row.never]
 
 
