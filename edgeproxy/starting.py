@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ _log = Logger()
 
 #: Descriptors for what is neither a client's nor a service's connection: files, the log, threads.
 _OTHERS = 64
+
+
+#: Seconds that the end of the process waits for each of the reactor's threads.
+_LAST_WORD = 0.5
 
 
 class StartError(Exception):
@@ -134,3 +139,21 @@ def allow_descriptors(reactor: Any, config: Config) -> None:
             soft=soft,
             needed=needed,
         )
+
+
+class _Worker(threading.Thread):
+    """A thread for which the end of the process waits a moment only: what runs there (a WSGI
+    application that hangs) has had the time of the drain, and cannot be broken off."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, daemon=True)
+
+    def join(self, timeout: float | None = None) -> None:
+        super().join(_LAST_WORD if timeout is None else timeout)
+        if timeout is None and self.is_alive():
+            _log.warn("{name} is still at work, and is left behind", name=self.name)
+
+
+def let_go_of_threads(reactor: Any) -> None:
+    """Let no thread of the reactor's hold up the end of the process."""
+    reactor.getThreadPool().threadFactory = _Worker

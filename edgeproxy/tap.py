@@ -56,9 +56,10 @@ def makeService(options: Options) -> IService:
     reactor = chosen_reactor()
     from edgeproxy.notify import Notify
     from edgeproxy.service import Gateway
-    from edgeproxy.starting import StartError, bind_all
+    from edgeproxy.starting import StartError, bind_all, let_go_of_threads
     from edgeproxy.transport.inherited import Inherited
 
+    let_go_of_threads(reactor)
     try:
         if options["to"] is not None:
             return _without_file(reactor, options["to"], options["https"])

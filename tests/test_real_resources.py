@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ Start = Callable[..., RunningGateway]
 
 SHOP = '''
 import hashlib
+import threading
 from wsgiref.simple_server import demo_app
 
 from klein import Klein
@@ -60,6 +62,11 @@ def endless(environ, start_response):
 
 def fails(environ, start_response):
     raise ValueError("<b>secret</b>")
+
+
+def hangs(environ, start_response):
+    print("hanging", flush=True)
+    threading.Event().wait()
 
 
 def wsgi(name):
@@ -132,6 +139,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "/digest": wsgi("digest", body="20MiB"),
                 "/endless": wsgi("endless"),
                 "/fails": wsgi("fails"),
+                "/hangs": wsgi("hangs", auth="none"),
                 "/hello": {"resource": "realshop.app.resource"},
                 "/producing": {"resource": "realshop.Producing", "auth": "none"},
             }
@@ -367,3 +375,19 @@ def test_check_start_and_reload_say_what_is_wrong(running: RunningGateway, tmp_p
     assert "route added: * /more" in running.command("reload").stdout
     assert running.ask("/more/ada").body == b"hello ada"
     assert running.child.said().count("imported once") == 1
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_an_application_that_hangs_does_not_hold_up_the_end(
+    running: RunningGateway, how: str
+) -> None:
+    connection = running.connect()
+    connection.request("GET", "/hangs")
+    running.child.wait_until_said(r"\bhanging$")
+    connection.close()
+    if how == "signal":
+        assert running.stop() == -signal.SIGTERM
+    else:
+        running.command("drain")
+        assert running.child.wait() == 0
+    assert "is still at work, and is left behind" in running.child.said()
