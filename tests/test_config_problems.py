@@ -36,6 +36,14 @@ SETTINGS = [
     ("trusted_proxies: »10.0.0.1/8", "did you mean '10.0.0.0/8'?"),
     ("trusted_proxies: [ 10.0.0.0/8, »nowhere ]", "'nowhere' is not a network"),
     (
+        "trusted_proxies: [ »'::ffff:10.0.0.1' ]",
+        "'::ffff:10.0.0.1' is IPv4 in the form of IPv6; write it as '10.0.0.1'",
+    ),
+    (
+        "trusted_proxies: [ »'::ffff:10.0.0.0/104' ]",
+        "'::ffff:10.0.0.0/104' is IPv4 in the form of IPv6; write it as '10.0.0.0/8'",
+    ),
+    (
         "forwarded: »both",
         "'both' is not a choice here; 'x-forwarded' or 'forwarded' would be right",
     ),

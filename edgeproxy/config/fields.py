@@ -103,9 +103,16 @@ def _network(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a network; write it as 10.0.0.0/8")
     try:
-        return ipaddress.ip_network(value)
+        found = ipaddress.ip_network(value)
     except ValueError:
         pass
+    else:
+        mapped = getattr(found.network_address, "ipv4_mapped", None)
+        if mapped is not None and found.prefixlen >= 96:
+            # Callers over IPv4 are known by its own addresses, so it would never match.
+            right = mapped if found.prefixlen == 128 else f"{mapped}/{found.prefixlen - 96}"
+            raise ValueError(f"{shown(value)} is IPv4 in the form of IPv6; write it as '{right}'")
+        return found
     try:
         near = ipaddress.ip_network(value, strict=False)
     except ValueError:
