@@ -15,6 +15,8 @@ _IN_FORCE = (
     "credentials",
     "client_certificates",
     "hsts",
+    "edge_token",
+    "state",
     "certs",
     "keys",
     "timeouts",

@@ -1,4 +1,5 @@
-"""``/healthz`` and ``/readyz``: what a load balancer in front, or an orchestrator, asks.
+"""``/healthz`` and ``/readyz``: what a load balancer in front, or an orchestrator, asks; and the
+keys of X-Edge-Token, which services fetch.
 
 They answer on the listener that ``health:`` names, which has nothing else, or else on the plain
 one, before its redirect; never over TLS, where hosts and paths belong to routes. Probes come
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING
 
+from edgeproxy.edgetokens import PATH
 from edgeproxy.errors import GatewayError
 from edgeproxy.exchange import Exchange
 
 if TYPE_CHECKING:
+    from edgeproxy.edgetokens import EdgeTokens
     from edgeproxy.snapshot import Snapshot
 
 #: Connections at once; each prober holds one.
@@ -25,9 +28,16 @@ _FIELDS = (b"Content-Type: text/plain", b"Cache-Control: no-store")
 
 class Readiness:
     """Answers probes. ``obstacle`` tells in a few words why no traffic should come, ``""`` when
-    it may; ``probes`` counts what was answered, by path."""
+    it may; ``probes`` counts what was answered, by path. ``tokens`` are those whose keys are
+    published, if there are any."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], obstacle: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        obstacle: Callable[[], str],
+        tokens: Callable[[], EdgeTokens | None] = lambda: None,
+    ) -> None:
+        self._tokens = tokens
         self._snapshot = snapshot
         self._obstacle = obstacle
         self.probes = {"healthz": 0, "readyz": 0}
@@ -41,6 +51,8 @@ class Readiness:
     def answer(self, exchange: Exchange) -> bool:
         """Answer a probe; ``False`` when it is something else, which is not touched."""
         path = exchange.head.target.partition(b"?")[0]
+        if path == PATH:
+            return self._publish(exchange)
         if path not in (ALIVE, READY):
             return False
         exchange.path = path
@@ -54,6 +66,19 @@ class Readiness:
         body = (obstacle or "ok").encode("ascii") + b"\n"
         lines = [*_FIELDS, b"Content-Length: %d" % len(body)]
         exchange.reply(503 if obstacle else 200, lines, body)
+        return True
+
+    def _publish(self, exchange: Exchange) -> bool:
+        tokens = self._tokens()
+        if tokens is None:
+            return False
+        exchange.path = PATH
+        exchange.snapshot = self._snapshot()
+        if exchange.method in (b"GET", b"HEAD"):
+            tokens.publish(exchange)
+        else:
+            allow = (b"Allow: GET, HEAD",)
+            exchange.refuse(GatewayError(405, "Keys are fetched by GET.", fields=allow))
         return True
 
     def _ended(self, exchange: Exchange) -> None:

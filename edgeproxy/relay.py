@@ -70,12 +70,14 @@ class Relay:
         principal = exchange.principal
         head = exchange.head
         exchange.payload = exchange.take_body() if head.length or head.chunked else b""
+        if principal is None:
+            identity = b""
+        elif route.edge is None:
+            identity = principal.fields
+        else:
+            identity = route.edge.lines(principal, exchange.started + self._deadlines.clock.epoch)
         exchange.head_out = head_out or request_head(
-            exchange,
-            host_line,
-            forwarded,
-            route.request_rules,
-            b"" if principal is None else principal.fields,
+            exchange, host_line, forwarded, route.request_rules, identity
         )
         upstream.budget.requests += 1
         if (

@@ -29,7 +29,7 @@ from edgeproxy.filters.inforce import Building
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.slices import in_slices
-from edgeproxy.starting import StartError, check_folder, no_certificate
+from edgeproxy.starting import StartError, check_folder, no_certificate, open_keys
 
 if TYPE_CHECKING:
     from edgeproxy.service import Built, Gateway
@@ -188,7 +188,9 @@ def _build(gateway: Gateway, source: Path) -> tuple[Built, list[str]]:
     with _beside_requests():
         config = load(source)
         check_folder(config.certs.folder)
-        return gateway.build(config), describe(gateway.config, config)
+        built = gateway.build(config)
+        open_keys(built.edge)
+        return built, describe(gateway.config, config)
 
 
 @contextmanager

@@ -480,11 +480,14 @@ class ReverseProxyResource(Resource):
         snapshot: Snapshot,
         run: Run | None = None,
     ) -> None:
-        """Relay, or let the route's resource answer, or show the built-in page where neither is
-        named yet."""
+        """Relay, or let the route's resource answer, or publish our keys, or show the built-in
+        page where none of it is named yet."""
         upstream = route.upstream
         if upstream is None and route.mounted is None:
-            welcome(exchange)
+            if route.jwks is None:
+                welcome(exchange)
+            else:
+                route.jwks.publish(exchange)
             return
         forwarded = view.forwarded
         if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
@@ -514,6 +517,8 @@ class ReverseProxyResource(Resource):
             host_line = route.host_line or host_line
         principal = exchange.principal
         identity = b"" if principal is None else principal.fields
+        if principal is not None and route.edge is not None:
+            identity = route.edge.lines(principal, exchange.started + self._clock.epoch)
         head = request_head(exchange, host_line, forwarded, route.request_rules, identity)
 
         def go_on(head: bytes) -> None:

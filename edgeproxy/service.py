@@ -7,6 +7,7 @@ it reads certificates and keys, opens the log and binds the ports.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Container, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from edgeproxy.config import Config
 from edgeproxy.config.frozen import Frozen
 from edgeproxy.control import ControlSocket
 from edgeproxy.credentials import Credentials
+from edgeproxy.edgetokens import EdgeTokens, Issuing
 from edgeproxy.filters.inforce import Building as FiltersBuilding
 from edgeproxy.filters.inforce import Filters
 from edgeproxy.http1.grammar import HeadLimits
@@ -55,7 +57,9 @@ from edgeproxy.starting import (
     bind_all,
     check_folder,
     no_certificate,
+    open_keys,
 )
+from edgeproxy.state import state_folder
 from edgeproxy.transport.connect import TCP, Network
 from edgeproxy.transport.deadlines import Clock, Deadlines
 from edgeproxy.upkeep import Upkeep
@@ -74,6 +78,7 @@ class Built(NamedTuple):
     mounts: Building
     credentials: dict[str, tuple[Frozen, Credential]]
     filters: FiltersBuilding
+    edge: EdgeTokens | None
 
 
 class Gateway(Service):
@@ -107,7 +112,7 @@ class Gateway(Service):
         self.listeners: list[Listening] = []
         #: For probes alone; they go on while the others drain.
         self.probing: list[Listening] = []
-        self.readiness = Readiness(self.snapshot, self.obstacle)
+        self.readiness = Readiness(self.snapshot, self.obstacle, lambda: self.issuing.tokens)
         self.certificate_counts = Counts()
         self.draining: Deferred[None] | None = None
         self._drain_timer: Any = None
@@ -120,6 +125,7 @@ class Gateway(Service):
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
         self.credentials = Credentials(reactor, self.clock, self._keys)
+        self.issuing = Issuing(reactor, self.clock)
         self.filters = Filters(reactor, self.deadlines, filters)
         built = self.build(config)
         self.mounts.make(built.mounts)
@@ -134,6 +140,7 @@ class Gateway(Service):
         self.mounts.use(built.mounts)
         self.credentials.use(built.credentials)
         self.filters.use(built.filters)
+        self.issuing.use(built.edge)
 
     # -- building --------------------------------------------------------------------------------
 
@@ -153,6 +160,7 @@ class Gateway(Service):
             raise StartError(f"{config.keys}:{error.line}: {error.message}") from error
         except OSError as error:
             raise StartError(f"{config.keys}: {error.strerror}") from error
+        open_keys(self.issuing.tokens)
         self.folder.start()
         if not self.tls.names.entries:
             raise no_certificate(config.certs.folder, self.folder.problems)
@@ -228,11 +236,14 @@ class Gateway(Service):
             self.credentials.by_name(credentials),
             filters.chains,
         )
+        edge = self.issuing.build(config, state_folder(config.state, config.folder, os.environ))
+        if edge is not None:
+            edge.furnish(router.ordered, config.routes)
         policies = self._policies(config)
         snapshot = Snapshot(
             config, router, limits, plan.upstreams, self.log.record, policies, filters.sets
         )
-        return Built(config, snapshot, plan, mounts, credentials, filters)
+        return Built(config, snapshot, plan, mounts, credentials, filters, edge)
 
     def _policies(self, config: Config) -> Policies:
         resource = getattr(self, "resource", None)
@@ -259,6 +270,7 @@ class Gateway(Service):
         self.fleet.use(built.plan)
         self.mounts.use(built.mounts)
         self.credentials.use(built.credentials)
+        self.issuing.use(built.edge)
         self.filters.use(built.filters)
         for name, limit in built.config.limits.items():
             built.snapshot.limits[name].table.size = limit.table
@@ -310,6 +322,7 @@ class Gateway(Service):
             listening.start()
         self.trust.start()
         self.credentials.start()
+        self.issuing.start()
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
@@ -412,6 +425,7 @@ class Gateway(Service):
         self.folder.stop()
         self.trust.stop()
         self.credentials.stop()
+        self.issuing.stop()
         self.filters.stop()
         self.keys.stop()
         self.log.stop()

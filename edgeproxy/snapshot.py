@@ -33,9 +33,11 @@ from edgeproxy.routing import PathKind, Router, Rule
 
 if TYPE_CHECKING:
     from edgeproxy.certs.clients import Policies
+    from edgeproxy.edgetokens import EdgeTokens
     from edgeproxy.exchange import Exchange
     from edgeproxy.filters.chain import Chain
     from edgeproxy.identifying import Credential
+    from edgeproxy.identity.edgetoken import Audience
     from edgeproxy.mounted.mount import Mount
     from edgeproxy.upstream.upstream import Upstream
 
@@ -87,10 +89,12 @@ class Route:
         "between",
         "body",
         "cors",
+        "edge",
         "filters",
         "first_byte",
         "groups",
         "host_line",
+        "jwks",
         "keep_slash",
         "label",
         "lets_all_in",
@@ -140,6 +144,10 @@ class Route:
         self.body = one(config.body)
         #: Which other origins' pages may read its answers; ``None`` where none may.
         self.cors: CrossOrigin | None = None
+        #: What tells the service who is calling, where X-Consumer-* alone do not.
+        self.edge: Audience | None = None
+        #: Whose keys answer here, where they do.
+        self.jwks: EdgeTokens | None = None
         self.keep_slash = config.encoded_slash == "keep"
         self.upstream = upstream
         self.mounted: Mount | None = None

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import Logger
@@ -17,6 +17,9 @@ from edgeproxy.certs.scan import Problem
 from edgeproxy.config import Config
 from edgeproxy.transport.inherited import Inherited, name_of
 from edgeproxy.transport.port import PortError, bind
+
+if TYPE_CHECKING:
+    from edgeproxy.edgetokens import EdgeTokens
 
 _log = Logger()
 
@@ -101,6 +104,21 @@ def check_folder(folder: Path) -> None:
             f"{folder}: there is no such folder; `certs:` names the folder with "
             "certificates and keys, `edgeproxy init` makes one"
         )
+
+
+def open_keys(tokens: EdgeTokens | None) -> None:
+    """Read, or make, the keys of X-Edge-Token.
+
+    :raises StartError: they can be neither read nor written.
+    """
+    if tokens is not None:
+        try:
+            tokens.keys.open()
+        except OSError as error:
+            raise StartError(
+                f"{error.filename or tokens.keys.path}: {error.strerror}; the keys of `edge_token` "
+                "are kept there: `state:` names another folder"
+            ) from error
 
 
 def no_certificate(folder: Path, problems: Iterable[Problem]) -> StartError:

@@ -30,6 +30,8 @@ ROOMS = {
     "edgeproxy.forward": "P",
     "edgeproxy.hsts": "P",
     "edgeproxy.cors": "P",
+    "edgeproxy.edgetokens": "T",
+    "edgeproxy.state": "T",
     "edgeproxy.proxyprotocol": "P",
     "edgeproxy.announced": "T",
     "edgeproxy.bursts": "P",

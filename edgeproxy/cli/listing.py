@@ -68,7 +68,7 @@ def in_order(config: Config) -> list[Route]:
 
 
 def _leads_to(route: Route) -> str:
-    end = route.to or route.resource or "(built-in page)"
+    end = route.to or route.resource or ("(keys)" if route.jwks else "(built-in page)")
     return f"{end} (websocket)" if route.websocket else end
 
 
@@ -99,6 +99,9 @@ def _route(number: int, route: Route, config: Config) -> dict[str, Any]:
         "to": route.to,
         "resource": route.resource,
         "websocket": route.websocket,
+        "jwks": route.jwks,
+        "identity": route.identity,
+        "cors": None if route.cors is None else list(route.cors.origins),
         "auth": list(route.auth),
         "every": route.every,
         "open": route.open,

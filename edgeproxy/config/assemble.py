@@ -34,7 +34,7 @@ from edgeproxy.config.model import (
 from edgeproxy.config.nodes import Node
 from edgeproxy.config.policy import OPENERS, wrong_auth, wrong_defaults
 from edgeproxy.config.reading import Reader
-from edgeproxy.config.routes import Names, RouteReader
+from edgeproxy.config.routes import NO_EDGE_TOKEN, Names, RouteReader
 from edgeproxy.config.rules import wrong_rules
 from edgeproxy.config.tls import upstream_tls
 from edgeproxy.config.units import shown
@@ -80,12 +80,16 @@ def assemble(
     form = _settings(main)
     for each in sources[1:]:
         _only_shared(each)
+    edge_token = main.root.get("edge_token") is not None
     limits = _entries(sources, "limits", grammar.limit_name, _limit)
-    upstreams = _entries(sources, "upstreams", grammar.name, _UpstreamReader(form.defaults))
+    upstreams = _entries(
+        sources, "upstreams", grammar.name, _UpstreamReader(form.defaults, edge_token)
+    )
     names = Names(
         upstreams=frozenset(_written(sources, "upstreams")),
         limits=frozenset(_written(sources, "limits")),
         credentials=frozenset({"api_key", *declared}),
+        edge_token=edge_token,
         complete=complete,
     )
     defaults = _defaults(main, form.defaults, names, credentials)
@@ -111,6 +115,8 @@ def assemble(
         client_certificates=asking,
         hsts=strict,
         limits=limits,
+        edge_token=form.edge_token,
+        state=None if form.state is None else folder / form.state,
         defaults=defaults,
         upstreams=upstreams,
         routes=tuple(routes.routes),
@@ -236,8 +242,9 @@ def _limit(reader: Reader, name: str, node: Node) -> Limit | None:
 class _UpstreamReader:
     """Makes upstreams; those that do not say their timeouts have those of `defaults`."""
 
-    def __init__(self, defaults: DefaultsForm) -> None:
+    def __init__(self, defaults: DefaultsForm, edge_token: bool) -> None:
         self._defaults = defaults.timeouts
+        self._edge_token = edge_token
 
     def __call__(self, reader: Reader, name: str, node: Node) -> Upstream | None:
         form = reader.model(UpstreamForm, node, UPSTREAM)
@@ -270,6 +277,8 @@ class _UpstreamReader:
     def _check(
         self, reader: Reader, form: UpstreamForm, targets: tuple[Target, ...], node: Node
     ) -> None:
+        if form.identity != "fields" and not self._edge_token:
+            reader.at(node, ("identity",), NO_EDGE_TOKEN)
         seen: set[str] = set()
         for index, target in enumerate(targets):
             if str(target) in seen:

@@ -14,6 +14,7 @@ from edgeproxy.config import grammar
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import Asked, ClientCertificate
 from edgeproxy.config.cors import Cors
+from edgeproxy.config.edgetoken import EdgeToken, Told
 from edgeproxy.config.fields import (
     Duration,
     FieldName,
@@ -187,6 +188,7 @@ class Upstream(Frozen):
     targets: tuple[Target, ...]
     host: str | None = None
     tls: UpstreamTls | None = None
+    identity: Told = "fields"
     set: dict[str, SecretStr] = {}
     connections: int = 256
     waiting: int = 1024
@@ -218,6 +220,7 @@ class Route(Frozen):
     path: str
     to: str | None = None
     page: bool = False
+    jwks: bool = False
     resource: str | None = None
     options: dict[str, Any] = {}
     resource_at: tuple[int, int] = (0, 0)
@@ -229,6 +232,7 @@ class Route(Frozen):
     limit: tuple[str, ...] = ()
     filters: tuple[FilterUse, ...] = ()
     when: dict[str, str] = {}
+    identity: Told = "fields"
     strip: bool | str = False
     host_header: str | None = None
     request: FieldRules = FieldRules()
@@ -326,6 +330,9 @@ class Config(Frozen):
     client_certificates: dict[str, Asked] = {}
     hsts: dict[str, Hsts] = {}
     limits: dict[str, Limit] = {}
+    edge_token: EdgeToken | None = None
+    # systemd's StateDirectory=, else beside the configuration
+    state: Path | None = None
     defaults: Defaults = Defaults()
     upstreams: dict[str, Upstream] = {}
     routes: tuple[Route, ...] = ()

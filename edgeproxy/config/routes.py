@@ -18,6 +18,10 @@ from edgeproxy.config.rules import merged, wrong_rules
 from edgeproxy.config.units import shown
 from edgeproxy.config.written import ROUTE, DefaultsForm, RouteForm
 
+NO_EDGE_TOKEN = (
+    "nothing says who issues the tokens; add `edge_token: https://edge.example.com` at the top"
+)
+
 
 @dataclass(frozen=True)
 class Names:
@@ -26,6 +30,7 @@ class Names:
     upstreams: frozenset[str]
     limits: frozenset[str]
     credentials: frozenset[str]
+    edge_token: bool
     complete: bool  # whether every file could be read
 
     def upstream(self, reader: Reader, node: Node, location: Location, name: str) -> None:
@@ -145,6 +150,7 @@ class RouteReader:
             reader.at(node, ("limit",), "'none' stands alone; remove it, or the other limits")
         self._check_when(reader, form, node)
         self._check_cors(reader, form, node, key)
+        self._check_identity(reader, form, node)
         self._check_strip(reader, form, node, key)
         for direction in ("request", "response"):
             rules = getattr(form, direction)
@@ -153,7 +159,7 @@ class RouteReader:
 
     def _check_end(self, reader: Reader, form: RouteForm, node: Node) -> None:
         """A route leads to one thing."""
-        ends = [name for name in ("to", "page", "resource") if getattr(form, name)]
+        ends = [name for name in ("to", "page", "jwks", "resource") if getattr(form, name)]
         if not ends and node.get("resource") is None:
             reader.add(node, "this route leads nowhere; add `to:` with the name of an upstream")
         for other in ends[1:]:
@@ -205,6 +211,17 @@ class RouteReader:
             if name.lower() in seen:
                 reader.at(node, place, f"{name} stands here twice; once is right")
             seen.add(name.lower())
+
+    def _check_identity(self, reader: Reader, form: RouteForm, node: Node) -> None:
+        if form.identity is not None and form.to is None:
+            message = "only a service behind, named by `to`, is told who is calling; remove it"
+            reader.at(node, ("identity",), message)
+        for what, asked in (
+            ("identity", form.identity not in (None, "fields")),
+            ("jwks", form.jwks),
+        ):
+            if asked and not self._names.edge_token:
+                reader.at(node, (what,), NO_EDGE_TOKEN)
 
     def _check_cors(
         self, reader: Reader, form: RouteForm, node: Node, key: grammar.RouteKey | None
@@ -289,6 +306,7 @@ class RouteReader:
             path=key.path,
             to=form.to,
             page=form.page,
+            jwks=form.jwks,
             resource=form.resource,
             options=form.options,
             resource_at=resource_at,
@@ -300,6 +318,7 @@ class RouteReader:
             limit=() if limit == ("none",) else limit,
             filters=self._defaults.filters if filters is None else filters,
             when={name.lower(): value for name, value in form.when.items()},
+            identity=form.identity or (upstream.identity if upstream else "fields"),
             strip=form.strip,
             host_header=form.host or (upstream.host if upstream else None),
             request=merged(self._defaults.request, form.request),

@@ -15,6 +15,7 @@ from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.balancing import Balance, Eject, HealthCheck
 from edgeproxy.config.clientcerts import AskedValue, ClientCertificate
 from edgeproxy.config.cors import CorsValue
+from edgeproxy.config.edgetoken import EdgeTokenValue, Told
 from edgeproxy.config.fields import (
     Authority,
     DottedPath,
@@ -179,6 +180,10 @@ class UpstreamForm(Frozen):
         default=None, description="The Host that the service gets; absent: the client's."
     )
     tls: TlsForm | None = Field(default=None, description="How its https:// targets are spoken to.")
+    identity: Told = Field(
+        default="fields",
+        description="How the service learns who is calling: X-Consumer-* fields, X-Edge-Token.",
+    )
     set: dict[SettableName, SecretValue] = Field(
         default={}, description="Fields for the service; the place for its secrets."
     )
@@ -253,6 +258,9 @@ class RouteForm(Frozen):
 
     to: str | None = Field(default=None, description="Name of the upstream.")
     page: bool = Field(default=False, description="The built-in page, in place of an upstream.")
+    jwks: bool = Field(
+        default=False, description="The keys of X-Edge-Token, in place of an upstream."
+    )
     resource: DottedPath | None = Field(
         default=None,
         description="Dotted path of a twisted.web resource, in place of an upstream.",
@@ -278,6 +286,10 @@ class RouteForm(Frozen):
     )
     when: dict[FieldName, FieldValue] = Field(
         default={}, description="Only requests whose fields have exactly these values."
+    )
+    identity: Told | None = Field(
+        default=None,
+        description="How the service learns who is calling; absent: as the upstream says.",
     )
     strip: Annotated[bool | str, BeforeValidator(_strip)] = Field(
         default=False, description="Take the matched path, or this one, from the front."
@@ -332,6 +344,14 @@ class Settings(Frozen):
         default=(), description="Files with further upstreams, limits and routes."
     )
     auth: AuthForm = Field(default=AuthForm(), description="Credentials by name.")
+    edge_token: EdgeTokenValue | None = Field(
+        default=None,
+        description="Signed tokens that tell services who is calling; a bare URL is `issuer`.",
+    )
+    state: WrittenPath | None = Field(
+        default=None,
+        description="Folder of what the gateway keeps; absent: $STATE_DIRECTORY, or state/.",
+    )
     defaults: DefaultsForm = Field(
         default=DefaultsForm(), description="What every route has unless it says otherwise."
     )

@@ -19,6 +19,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
     config = gateway.config
     snapshot = gateway.snapshot()
     last = gateway.reloader.last
+    issuing = gateway.issuing.tokens
     gateway.log.flush()  # counts what has ended
     return {
         "version": version("edgeproxy"),
@@ -40,6 +41,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
         },
         "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
         "credentials": gateway.credentials.status(),
+        "edge_token": None if issuing is None else issuing.status(),
         "upstreams": upstreams(gateway),
         "names": {
             name.host: _name(gateway, name) for name in gateway.fleet.resolver.names.values()
