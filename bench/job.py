@@ -28,7 +28,7 @@ sec-ch-ua-platform: "Linux"
 User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
 Chrome/140.0.0.0 Safari/537.36
 Accept: application/json, text/plain, */*
-X-API-Key: {key}
+{shows}{key}
 Origin: https://shop.example.com
 Sec-Fetch-Site: same-site
 Sec-Fetch-Mode: cors
@@ -52,15 +52,18 @@ class Key(NamedTuple):
 class Job(NamedTuple):
     """Callers, and the prefixes under which the paths lie (one route each where a peer routes).
 
-    `active`: how many of either a load uses, evenly spread; fewer than are known, or all.
+    `active`: how many of either a load uses, evenly spread; fewer than are known, or all. `shows`
+    is what stands before a credential, `distinct` how many heads there are in one cycle.
     """
 
     keys: tuple[Key, ...]
     prefixes: tuple[str, ...]
     active: int = 1000
+    shows: str = "X-API-Key: "
+    distinct: int = DISTINCT
 
-    def requests(self, connection: str = "keep-alive", count: int = DISTINCT) -> list[bytes]:
-        """`count` whole requests as bytes; each tenth is a POST of 1 KiB; 1,000 paths."""
+    def requests(self, connection: str = "keep-alive", count: int = 0) -> list[bytes]:
+        """`count` (one cycle) of whole requests; each tenth is a POST of 1 KiB; 1,000 paths."""
         keys, prefixes, active = len(self.keys), len(self.prefixes), self.active
         key_step, prefix_step = max(1, keys // active), max(1, prefixes // active)
         return [
@@ -71,14 +74,16 @@ class Job(NamedTuple):
                 connection=connection,
                 post=number % 10 == 9,
             )
-            for number in range(count)
+            for number in range(count or self.distinct)
         ]
 
     def request(
         self, path: str, key: Key, connection: str = "keep-alive", post: bool = False
     ) -> bytes:
         """One request as a browser would send it: 16 fields (18 with a body)."""
-        fields = _FIELDS.format(host=HOST, connection=connection, key=key.credential)
+        fields = _FIELDS.format(
+            host=HOST, connection=connection, shows=self.shows, key=key.credential
+        )
         if not post:
             return _lines(f"GET {path} HTTP/1.1\n{fields}\n")
         body = f"Content-Type: application/json\nContent-Length: {BODY}\n"

@@ -136,5 +136,6 @@ ROWS: dict[str, Work] = {
     "idle": Work("idle connection", "KiB", idle),
     "download": Work("download of 100 MB", "CPU ms per MB", download),
     "filters": Work("filters, edgeproxy only", "CPU µs per request", requests),
+    "tokens": Work("JSON Web Tokens, edgeproxy only", "CPU µs per request", requests),
     "scale": Work("keys and routes, edgeproxy only", "CPU µs per request", requests),
 }

@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import certificate, cpu, handshake, job, origin, probe, table
+from bench import certificate, cpu, handshake, job, origin, probe, table, tokens
 from bench.peers import Edgeproxy, Peer, Setting
 from bench.peers.base import STATE
-from bench.peers.edgeproxy import EmptyFilter, TenantFilter
+from bench.peers.edgeproxy import EmptyFilter, TenantFilter, Tokens
 from bench.process import BenchError
 from bench.rows import ROWS, Bench
 
@@ -35,6 +35,10 @@ FILTERS = {
     "an empty filter": EmptyFilter,
     "one that reads a field and sets two": TenantFilter,
 }
+
+
+#: What a JSON Web Token costs beside an API key: one that is remembered, and one that is new.
+TOKENS = {"a token that is known": 1000, "a token that is new": tokens.NEW}
 
 
 @dataclass
@@ -86,6 +90,7 @@ def run(plan: Plan, seconds: float) -> Result:
         apart = {
             "scale": _scaled(plan, setting, stack, result),
             "filters": _filtering(plan, setting, stack, result),
+            "tokens": _with_tokens(plan, setting, stack, result),
         }
         for row in result.rows:
             row.apart = row.name in apart
@@ -159,6 +164,17 @@ def _filtering(plan: Plan, setting: Setting, stack: ExitStack, result: Result) -
     if "filters" not in plan.rows or Edgeproxy not in plan.peers or Edgeproxy.found() is None:
         return []
     started = [_started(kind, setting, stack, result, name) for name, kind in FILTERS.items()]
+    return [peer for peer in started if peer]
+
+
+def _with_tokens(plan: Plan, setting: Setting, stack: ExitStack, result: Result) -> list[Peer]:
+    """edgeproxy with API keys and with tokens, for the row that asks for it."""
+    if "tokens" not in plan.rows or Edgeproxy not in plan.peers or Edgeproxy.found() is None:
+        return []
+    started = [_started(Edgeproxy, setting, stack, result, "an API key")]
+    for name, count in TOKENS.items():
+        made = setting._replace(job=tokens.make(count))
+        started.append(_started(Tokens, made, stack, result, name))
     return [peer for peer in started if peer]
 
 

@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from bench import cpu, job, table
+from bench import cpu, job, table, tokens
 from bench.load import Answer
 from edgeproxy.identity import apikey
+from edgeproxy.identity.remembered import MOST
 
 
 def test_the_head_is_a_browsers() -> None:
@@ -50,6 +51,18 @@ def test_of_a_large_job_a_few_callers_and_prefixes_may_be_active() -> None:
 
 def test_keys_are_in_the_gateways_form() -> None:
     assert all(apikey.well_formed(key.credential.encode()) for key in job.make(20).keys)
+
+
+def test_each_token_comes_once_in_a_cycle_that_is_longer_than_memory() -> None:
+    assert tokens.NEW > MOST
+    made = job.Job(
+        job.make(tokens.NEW).keys, ("/shop",), tokens.NEW, "Authorization: Bearer ", 9000
+    )
+    requests = made.requests()
+    assert len(requests) == 9000
+    used = {request.partition(b"Authorization: Bearer ")[2][:90] for request in requests}
+    assert len(used) > 8900
+    assert b"X-API-Key" not in b"".join(requests[:100])
 
 
 def test_ratios_are_taken_within_a_round() -> None:

@@ -2,10 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import job
+from bench import job, tokens
 from bench.peers.base import Peer, output_of
 from bench.peers.stock import twisted_versions
 from edgeproxy.identity import apikey, keyfile
@@ -43,14 +44,23 @@ class Edgeproxy(Peer):
             "timeouts": {"keep_alive": "300s", "requests_per_connection": 100_000_000},
             "access_log": "access.log",
         }
+        config |= self.identity()
         if self.filter:
             config["defaults"] |= {"filters": f"benched.{self.filter}"}
             (self.folder / "benched.py").write_text(FILTERS)
         # YAML 1.2 holds JSON.
         (self.folder / "edgeproxy.yaml").write_text(json.dumps(config, indent=1))
         keys = self.folder / "keys.jsonl"
-        keys.write_bytes(b"".join(_record(key) for key in self.setting.job.keys))
+        keys.write_bytes(b"".join(self.records()))
         keys.chmod(0o600)
+
+    def identity(self) -> dict[str, Any]:
+        """What the configuration says of callers, beside their keys."""
+        return {}
+
+    def records(self) -> Iterable[bytes]:
+        """The lines of the key file."""
+        return (_record(key) for key in self.setting.job.keys)
 
     def command(self) -> list[str]:
         config = str(self.folder / "edgeproxy.yaml")
@@ -87,6 +97,20 @@ class TenantFilter(Edgeproxy):
     """With one filter that reads a field, and sets one in each direction."""
 
     filter = "Tenant"
+
+
+class Tokens(Edgeproxy):
+    """Callers show JSON Web Tokens."""
+
+    def identity(self) -> dict[str, Any]:
+        entry = {"jwt": tokens.ISSUER, "audience": "shop", "groups": "groups"}
+        return {
+            "auth": {"partner": entry | {"jwks": tokens.key_set()}},
+            "defaults": {"auth": "partner", "limit": "default"},
+        }
+
+    def records(self) -> Iterable[bytes]:
+        return ()
 
 
 def _record(key: job.Key) -> bytes:

@@ -172,6 +172,16 @@ Name = Annotated[
     AfterValidator(grammar.name),
     WithJsonSchema({"type": "string", "pattern": grammar.NAME_PATTERN}),
 ]
+Scope = Annotated[
+    str,
+    AfterValidator(grammar.scope),
+    WithJsonSchema({"type": "string", "pattern": grammar.SCOPE_PATTERN}),
+]
+Group = Annotated[
+    str,
+    AfterValidator(grammar.group),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 200}),
+]
 LimitName = Annotated[
     str,
     AfterValidator(grammar.limit_name),

@@ -21,7 +21,9 @@ NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 #: Names of limits stand in `RateLimit-Policy` and in metrics: lower case, no surprises.
 LIMIT_NAME_PATTERN = r"^[a-z0-9_-]{1,64}$"
 QUERY_NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+SCOPE_PATTERN = r"^[!#-\[\]-~]{1,200}$"
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
+_SCOPE = re.compile(SCOPE_PATTERN, re.ASCII)
 _LIMIT_NAME = re.compile(LIMIT_NAME_PATTERN, re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # RFC 9110 5.6.2
@@ -71,6 +73,23 @@ def name(value: str) -> str:
         raise ValueError(
             f"{shown(value)} is not a name; letters, digits, '_', '-' and '.' are right, up to 64"
         )
+    return value
+
+
+def scope(value: str) -> str:
+    """A scope as a route asks for it (RFC 6749 3.3): issuers of tokens have `orders:read`."""
+    if not _SCOPE.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} is not a scope; printable ASCII without spaces and quotes is right, "
+            "up to 200"
+        )
+    return value
+
+
+def group(value: str) -> str:
+    """A group as a route asks for it: issuers of tokens have `/shop/Staff`."""
+    if not value.isprintable() or not 0 < len(value) <= 200 or value != value.strip():
+        raise ValueError(f"{shown(value)} is not a group; up to 200 printable letters are right")
     return value
 
 

@@ -22,12 +22,14 @@ from edgeproxy.config.fields import (
     Duration,
     FieldName,
     FieldValue,
+    Group,
     HostName,
     LimitName,
     ListenAddress,
     Name,
     Network,
     RateValue,
+    Scope,
     SecretValue,
     Server,
     SettableName,
@@ -272,10 +274,10 @@ class RouteForm(Frozen):
         default=None,
         description="Credentials, any of which lets in, or `all: [...]`; `none` opens the route.",
     )
-    scopes: Annotated[tuple[Name, ...], one_or_more(Name)] = Field(
+    scopes: Annotated[tuple[Scope, ...], one_or_more(Scope)] = Field(
         default=(), description="Scopes, all of which are needed."
     )
-    groups: Annotated[tuple[Name, ...], one_or_more(Name)] = Field(
+    groups: Annotated[tuple[Group, ...], one_or_more(Group)] = Field(
         default=(), description="Groups, one of which is needed."
     )
     limit: Names | None = Field(
