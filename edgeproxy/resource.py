@@ -204,7 +204,9 @@ class ReverseProxyResource(Resource):
             windows = self._address_limits(exchange, route) if route.address_limits else None
             policy = route.policy
             if policy is not None:
-                if self._ask(exchange, route, policy, view, windows):
+                if not (policy.recalling and self._recall(exchange, route, policy, windows)) and (
+                    self._ask(exchange, route, policy, view, windows)
+                ):
                     return
             elif not route.open:
                 self._identify(exchange, route, snapshot, windows)
@@ -380,6 +382,25 @@ class ReverseProxyResource(Resource):
             if windows:
                 _charge(exchange, windows, exchange.started)
             raise
+
+    def _recall(
+        self, exchange: Exchange, route: Route, policy: Policy, windows: list[Window] | None
+    ) -> bool:
+        """Is it a caller whose token is known? And may it come here?"""
+        if exchange.query and exchange.snapshot.key_parameter is not None:
+            return False
+        principal = policy.recall(exchange, exchange.started + self._clock.epoch)
+        if principal is None:
+            return False
+        exchange.principal = principal
+        if route.scopes or route.groups:
+            try:
+                _permit(route, principal)
+            except GatewayError:
+                if windows:
+                    _charge(exchange, windows, exchange.started)
+                raise
+        return True
 
     def _ask(
         self,

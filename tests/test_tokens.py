@@ -31,6 +31,7 @@ from twisted.internet.defer import Deferred
 from edgeproxy.errors import GatewayError
 from edgeproxy.fetching import Fetcher
 from edgeproxy.identity.token import Refused, Token
+from edgeproxy.policy import Policy
 from edgeproxy.testing import MemoryGateway
 from edgeproxy.tokens import Asked, Tokens
 
@@ -539,3 +540,73 @@ def test_a_reload_keeps_what_was_learnt() -> None:
     assert len(before.remembered) == 1
     built = made.gateway.credentials.build(made.config)
     assert built["partner"][1] is before
+
+
+# -- the short way of a token that is known --------------------------------------------------------
+
+
+def known(auth: str = "[partner, api_key]", more: str = "") -> MemoryGateway:
+    """A gateway that knows `GOOD`."""
+    text = ROUTES.replace("AUTH", auth + more) + "limits: { few: { rate: 3/min, by: address } }\n"
+    text += "auth: " + json.dumps({
+        "api_key": {"query": "key"},
+        "partner": settings(jwks=key_set(key())),
+        "till": settings(jwks=key_set(key())) | {"audience": "till"},
+    })  # fmt: skip
+    made = MemoryGateway(text)
+    ask(made, f"Authorization: Bearer {GOOD}", path="/page")
+    assert len(credential(made).remembered) == 1
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "status", "reason"),
+    [
+        (["Authorization: Bearer TOKEN"], "/page", 200, ""),
+        (["Authorization: bearer  TOKEN"], "/page", 200, ""),
+        (["Authorization: Bearer TOKEN"] * 2, "/page", 401, "two Authorization fields"),
+        (["Authorization: Bearer TOKEN", "X-API-Key: KEY"], "/page", 401, "two credentials"),
+        (["Authorization: Bearer TOKEN"], "/page?key=KEY", 401, "two credentials"),
+        (["Authorization: Bearer TOKEN"], "/page?a=b", 200, ""),
+        (["Authorization: BearerTOKEN"], "/page", 401, "no credential"),
+        (["Authorization: Basic TOKEN"], "/page", 401, "no credential"),
+        (["X-API-Key: TOKEN"], "/page", 401, "unknown key"),
+        (["Authorization: Bearer TOKEN "], "/page", 200, ""),  # RFC 9110 5.5
+    ],
+)
+def test_known_or_not_it_is_answered_alike(
+    fields: list[str], path: str, status: int, reason: str
+) -> None:
+    made = known()
+    good = made.key("good")
+    put = [each.replace("TOKEN", GOOD).replace("KEY", good) for each in fields]
+    client = ask(made, *put, path=path.replace("KEY", good))
+    assert client.answers()[0].status == status
+    assert reason in made.finished[-1].reason
+
+
+def test_a_known_token_passes_without_itself() -> None:
+    made = known()
+    ask(made, f"Authorization: Bearer {GOOD}")
+    got = passed(made)
+    assert b"Authorization" not in got
+    assert b"X-Consumer-Id: partner:alice\r\n" in got
+
+
+def test_a_known_token_may_lack_a_scope_and_is_charged() -> None:
+    made = known(more=", scopes: [pay], limit: few")
+    statuses = [
+        ask(made, f"Authorization: Bearer {GOOD}", path="/page").answers()[0].status
+        for _ in range(3)
+    ]
+    assert statuses == [403, 403, 429]
+
+
+def test_a_token_that_one_credential_knows_is_none_of_anothers() -> None:
+    made = known("[till, partner]")
+    rules = made.gateway.resource.snapshot.router.ordered
+    keys = made.gateway.credentials.by_name(made.gateway.credentials._made)
+    for rule in rules:
+        rule.action.policy = Policy([keys["till"]], anonymous=False)
+    client = ask(made, f"Authorization: Bearer {GOOD}", path="/page")
+    assert client.answers()[0].status == 401
