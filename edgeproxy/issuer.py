@@ -43,7 +43,9 @@ class Issuer:
     what is wrong with the last refresh, "" when it went well.
     """
 
-    def __init__(self, name: str, settings: Jwt, get: Callable[[str], Deferred[bytes]]) -> None:
+    def __init__(
+        self, name: str, settings: Jwt, get: Callable[[str], Deferred[bytes]], reactor: Any
+    ) -> None:
         self.name = name
         self.keys: KeySet | None = None
         self.until = self.due = self.late = 0.0
@@ -53,7 +55,7 @@ class Issuer:
         self._get = get
         self._begun = 0.0
         self._work: Deferred[None] | None = None
-        self._flights: Flights[None] = Flights()
+        self._flights: Flights[None] = Flights(reactor)
         said = settings.said.jwks
         self._fixed = said if isinstance(said, str) else None
         self._discovered: tuple[str, float] | None = None

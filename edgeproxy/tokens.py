@@ -182,4 +182,4 @@ def make(name: str, settings: Jwt, reactor: Any, now: Callable[[], float]) -> To
     from edgeproxy.issuer import Issuer
 
     get = Fetcher(reactor, settings.authorities).get
-    return Tokens(name, settings, Issuer(name, settings, get), now)
+    return Tokens(name, settings, Issuer(name, settings, get, reactor), now)

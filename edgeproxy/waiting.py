@@ -5,15 +5,19 @@ Nothing of this is on the way of a request that need not wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from edgeproxy.exchange import Exchange
+from edgeproxy.slices import in_slices
 
 T = TypeVar("T")
+
+_FEW = 20
+"""Waiters that are told at once: some milliseconds, if each verifies a signature."""
 
 
 class Waiting:
@@ -68,10 +72,12 @@ class Flights(Generic[T]):
     """Work under way, shared: who asks for what is being fetched already waits for that.
 
     Each caller has a Deferred of its own, so that one that is cancelled disturbs no other; when
-    the last has gone the work itself is cancelled.
+    the last has gone the work itself is cancelled. With a `reactor` they are told in slices, since
+    each may go a long way then, and there may be thousands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any = None) -> None:
+        self._reactor = reactor
         self._under_way: dict[Hashable, _Flight[T]] = {}
 
     def __len__(self) -> int:
@@ -81,7 +87,7 @@ class Flights(Generic[T]):
         """The result of the work named `key`, which `begin` begins unless it is under way."""
         flight = self._under_way.get(key)
         if flight is None:
-            flight = _Flight[T]()
+            flight = _Flight[T](self._reactor)
             self._under_way[key] = flight
             waiter = flight.board()
             work = flight.work = begin()
@@ -97,7 +103,8 @@ class Flights(Generic[T]):
 
 
 class _Flight(Generic[T]):
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
         self.work: Deferred[T] | None = None
         self._waiters: list[Deferred[T]] = []
 
@@ -108,11 +115,21 @@ class _Flight(Generic[T]):
 
     def land(self, result: Any) -> None:
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(result)  # a Failure makes an errback of it
+        telling = _tell(waiters, result)
+        if self._reactor is None or len(waiters) <= _FEW:
+            for _ in telling:
+                pass
+        else:
+            in_slices(self._reactor, telling)
 
     def _leave(self, waiter: Deferred[T]) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
             if not self._waiters and self.work is not None:
                 self.work.cancel()
+
+
+def _tell(waiters: list[Deferred[Any]], result: Any) -> Generator[None, None, None]:
+    for waiter in waiters:
+        waiter.callback(result)  # a Failure makes an errback of it
+        yield

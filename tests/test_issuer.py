@@ -40,7 +40,7 @@ def issuer(reactor: Reactor, origin: Origin, more: str = "") -> Issuer:
     top = "upstreams: { u: http://127.0.0.1:1 }\nroutes: { '*': { /: u } }\n"
     settings = parse(f"{top}auth: {{ partner: {entry} }}").credentials["partner"]
     assert isinstance(settings, Jwt)
-    return Issuer("partner", settings, Fetcher(reactor, origin.authority or None).get)
+    return Issuer("partner", settings, Fetcher(reactor).get, reactor)
 
 
 def refreshed(reactor: Reactor, found: Issuer, now: float = NOW) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,3 +132,33 @@ def test_work_that_is_done_at_once() -> None:
     flights.join("a", begin).addCallback(got.append)
     assert got == [1]
     assert len(flights) == 0
+
+
+class Turns:
+    """A reactor that does one thing in each turn."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def callLater(self, delay: float, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+
+def test_many_who_wait_are_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    reactor = Turns()
+    passed = iter(range(10_000))
+    monkeypatch.setattr("edgeproxy.slices.time.monotonic", lambda: next(passed) * 0.001)
+    flights: Flights[int] = Flights(reactor)
+    work: Deferred[int] = Deferred()
+    told: list[int] = []
+    waiting = [flights.join("a", lambda: work) for _ in range(100)]
+    for each in waiting:
+        each.addCallbacks(told.append, lambda _: None)
+    work.callback(5)
+    assert told == []
+    reactor.calls.pop()()
+    assert 0 < len(told) < 10
+    waiting[-1].cancel()
+    while reactor.calls:
+        reactor.calls.pop()()
+    assert told == [5] * 99
