@@ -137,7 +137,7 @@ ROUTES = [
     ("/a: { to: users, auth: »false }", 'false is not text; put it in quotes: "false"'),
     ("/a: { to: users, auth: none, scopes: »x }", "an open route cannot ask for scopes"),
     ("/a: { to: users, auth: [api_key, anonymous], groups: »x }", "cannot ask for groups"),
-    ("/a: { to: users, scopes: [ a, »a b ] }", "'a b' is not a name"),
+    ("/a: { to: users, scopes: [ a, »a b ] }", "'a b' is not a scope"),
     ("/a: { to: users, scopes: »[ a, a ] }", "'a' stands twice in this list"),
     ("/a: { to: users, limit: »pay }", "there is no limit 'pay'"),
     ("/a: { to: users, limit: »[ none, none ] }", "'none' stands twice in this list"),
