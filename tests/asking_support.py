@@ -46,22 +46,31 @@ class Question:
 
 
 class World:
-    """A gateway with one credential, `known`, on all routes but where `auth` says otherwise."""
+    """A gateway with one credential, which its one route asks for unless `auth` says otherwise."""
 
     def __init__(
-        self, settings: dict[str, Any], auth: Any = "known", path: str = "/", **route: Any
+        self,
+        settings: dict[str, Any],
+        auth: Any = "known",
+        path: str = "/",
+        *,
+        name: str = "known",
+        host: str = "api.example.com",
+        secret: str = "s:cret %/+",
+        **route: Any,
     ) -> None:
         self.questions: list[Question] = []
+        self.host = host
         #: How much of what each connection to the service got was looked at.
         self._read: dict[int, int] = {}
         config = {
             "upstreams": {"users": "http://10.0.0.1:9001"},
-            "auth": {"known": settings},
-            "routes": {"api.example.com": {path: {"to": "users", "auth": auth, **route}}},
+            "auth": {name: settings},
+            "routes": {host: {path: {"to": "users", "auth": auth, **route}}},
         }
-        self.gateway = MemoryGateway(json.dumps(config), environ={"SECRET": "s:cret %/+"})
+        self.gateway = MemoryGateway(json.dumps(config), environ={"SECRET": secret})
         made = self.gateway.gateway.credentials
-        found = made.by_name(made._made)["known"]
+        found = made.by_name(made._made)[name]
         self.credential: Any = found
         self.credential.endpoint.ask = self._ask
 
@@ -74,7 +83,7 @@ class World:
         """A client, and its request."""
         client = self.gateway.client()
         lines = "".join(f"{field}\r\n" for field in fields)
-        head = f"{line} HTTP/1.1\r\nHost: api.example.com\r\n{lines}\r\n"
+        head = f"{line} HTTP/1.1\r\nHost: {self.host}\r\n{lines}\r\n"
         client.send(head.encode("latin-1") + body)
         return client
 

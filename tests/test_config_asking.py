@@ -12,6 +12,7 @@ from edgeproxy.config import ConfigError, parse
 from edgeproxy.config.asking import Asked
 from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.config.lookups import IntrospectionForm, SessionForm
+from edgeproxy.upstream.trust import unverified
 
 TOP = "upstreams: { shop: http://127.0.0.1:9001 }\nroutes: { '*': { /: { to: shop, auth: p } } }\n"
 
@@ -133,3 +134,44 @@ def test_a_secret_is_never_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         read("introspect: http://id/i, client_id: e, client_secret: '${env:S}'", S="geheim")
     assert "geheim" not in str(caught.value)
+
+
+ASKED = "auth: { p: { authorize: https://a/, take: X-User-Id } }\n"
+
+
+@pytest.mark.parametrize(
+    "more", ["request: { set: { X_User_ID: a } }", "request: { add: { X-User-Id: a } }"]
+)
+def test_nobody_else_sets_what_it_sets(more: str) -> None:
+    top = "upstreams: { shop: http://127.0.0.1:9001 }\n" + ASKED
+    assert_problems(
+        f"{top}routes: {{ '*': {{ »/: {{ to: shop, auth: p, {more} }} }} }}",
+        "is set by 'p' on this route",
+    )
+    assert parse(f"{top}routes: {{ '*': {{ /: {{ to: shop, {more} }} }} }}")
+
+
+def test_nor_does_an_upstream() -> None:
+    assert_problems(
+        "upstreams: { shop: { targets: http://127.0.0.1:9001, set: { X-User-Id: a } } }\n"
+        + ASKED
+        + "routes: { '*': { »/: { to: shop, auth: p } } }",
+        "is set by 'p' on this route",
+    )
+
+
+def test_routes_are_not_told_apart_by_what_clients_cannot_send() -> None:
+    assert_problems(
+        "upstreams: { shop: http://127.0.0.1:9001 }\n"
+        + ASKED
+        + "routes: { '*': { /: { to: shop, when: { »X-User_Id: a } } } }",
+        "is removed from what clients send",
+    )
+
+
+def test_what_is_not_safe_is_told() -> None:
+    text = TOP + "auth: { p: { authorize: 'http://auth:4181/', plain: true } }"
+    assert unverified(parse(text)) == [
+        "auth p: `plain: true`: whoever is on the way to http://auth:4181/ says who is calling"
+    ]
+    assert not unverified(parse(TOP + "auth: { p: { authorize: https://auth/, plain: true } }"))

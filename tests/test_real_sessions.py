@@ -63,6 +63,17 @@ def test_one_connection_for_many_tokens(gateway: Start) -> None:
         assert (line["principal"], line["kind"]) == ("legacy:0", "introspection")
 
 
+def test_the_bound_is_each_answers_own(gateway: Start) -> None:
+    def long(came: Came) -> Answer:
+        status, fields, body = tokens(came)
+        return status, fields, body + b" " * 40_000
+
+    with endpoint(long) as server:
+        running = gateway(config(f"http://127.0.0.1:{server.server_port}/"))
+        assert [ask(running, f"good{number}") for number in range(4)] == [200] * 4
+        assert server.connections == 1
+
+
 def test_a_connection_that_was_closed_meanwhile(gateway: Start) -> None:
     """The endpoint closes after each answer without saying so."""
 
@@ -117,6 +128,9 @@ def test_nobody_answers(gateway: Start) -> None:
     running = gateway(config(f"http://127.0.0.1:{port}/"))
     assert ask(running, "good") == 503
     assert "cannot connect" in told(running)["error"]
+    said = running.command("status")
+    assert "auth legacy" in said.stdout
+    assert "auth legacy: cannot connect" in said.stderr
     with endpoint(tokens, port=port):
         assert ask(running, "good") == 200
     assert told(running)["error"] == ""

@@ -114,7 +114,8 @@ def status(config: Path | None, socket: Path | None, json_: bool) -> None:
         warn(found["client_certificates"]["trouble"])
     for name, each in found["credentials"].items():
         if each.get("error"):
-            warn(f"auth: {name}: no newer keys from its issuer: {each['error']}")
+            what = "its endpoint fails" if "endpoint" in each else "no newer keys from its issuer"
+            warn(f"auth: {name}: {what}: {each['error']}")
     if found["keys"]["trouble"]:
         warn(found["keys"]["trouble"])
     last = found["last_reload"]
@@ -144,8 +145,7 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "client certificates", ", ".join(f"{host}: {by}" for host, by in asking.items())
     yield "keys", str(found["keys"]["count"])
     for name, each in found["credentials"].items():
-        age = "" if each["age"] is None else f", {_duration(each['age'])} old"
-        yield name, f"{each['issuer']}, {counted(each['keys'], 'key')}{age}"
+        yield name, _credential(each)
     for name, each in found["names"].items():
         if each["error"]:
             yield "name", f"{name}: {each['error']}, {counted(each['failures'], 'look-up')} failed"
@@ -155,6 +155,13 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "filter", f"{name}: {_filter(each)}"
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
+
+
+def _credential(each: dict[str, Any]) -> str:
+    if "endpoint" in each:
+        return f"{each['endpoint']}, {counted(each['remembered'], 'caller')} remembered"
+    age = "" if each["age"] is None else f", {_duration(each['age'])} old"
+    return f"{each['issuer']}, {counted(each['keys'], 'key')}{age}"
 
 
 def _filter(counts: dict[str, Any]) -> str:

@@ -79,7 +79,10 @@ class RouteReader:
         self._certificates = [
             name for name, each in credentials.items() if isinstance(each, ClientCertificate)
         ]
-        self._alone = [name for name, each in credentials.items() if each.alone]
+        self._credentials = credentials
+        self._reserved = {
+            _folded(field) for each in credentials.values() for field in each.reserved
+        }
         self._asking = asking
         #: What tells routes apart -> the methods already taken, and where.
         self._taken: dict[tuple[Any, ...], list[tuple[frozenset[str], str]]] = {}
@@ -118,7 +121,7 @@ class RouteReader:
         filters = take_filters(reader, node, form.filters)
         route = self._route(form, host, key, f"{reader.file}", place.line, at, filters)
         self._check_taken(reader, route, place)
-        self._check_alone(reader, route, place)
+        self._check_asked(reader, route, place)
         if self._certificates and self._names.complete:
             wrong = unreachable(route, self._certificates, self._asking)
             if wrong is not None:
@@ -202,9 +205,9 @@ class RouteReader:
     def _check_when(self, reader: Reader, form: RouteForm, node: Node) -> None:
         seen: set[str] = set()
         for name in form.when:
-            folded = name.lower().replace("_", "-")
+            folded = _folded(name)
             place = ("when", name, "[key]")
-            if folded in IDENTITY or folded.startswith("x-consumer-"):
+            if folded in IDENTITY | self._reserved or folded.startswith("x-consumer-"):
                 reader.at(node, place, f"{name} is removed from what clients send; remove it")
             elif folded == "host":
                 reader.at(node, place, "hosts stand above the paths; move the route to its host")
@@ -260,11 +263,22 @@ class RouteReader:
                 f"{shown(path)} is not the front of {shown(key.path)}; only that can be taken away",
             )
 
-    def _check_alone(self, reader: Reader, route: Route, place: Node) -> None:
-        for name in self._alone:
-            if name in route.auth and len(route.auth) > 1:
+    def _check_asked(self, reader: Reader, route: Route, place: Node) -> None:
+        """A credential that is asked about every request stands alone; nobody else sets what it
+        sets."""
+        upstream = self._upstreams.get(route.to or "")
+        fields = (*route.request.set, *route.request.add, *(upstream.set if upstream else ()))
+        for name in route.auth:
+            credential = self._credentials.get(name)
+            if credential is None:
+                continue
+            if credential.alone and len(route.auth) > 1:
                 message = f"{shown(name)} is asked about every request, so nothing can stand beside"
                 reader.add(place, f"{message} it; write `auth: {name}`, or leave it out")
+            taken = set(map(_folded, credential.reserved))
+            for field in fields:
+                if _folded(field) in taken:
+                    reader.add(place, f"{field} is set by {shown(name)} on this route; set it once")
 
     def _check_taken(self, reader: Reader, route: Route, place: Node) -> None:
         """Two routes that can never be told apart: same host, path and conditions, and a method
@@ -339,3 +353,7 @@ class RouteReader:
     def _cors(self, form: RouteForm) -> Cors | None:
         found = self._defaults.cors if form.cors is None else form.cors
         return found if found is not None and found.origins else None
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")

@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
 from edgeproxy.certs.loading import as_file, openssl_words
+from edgeproxy.config.asking import Asked
 from edgeproxy.config.model import Config, UpstreamTls
 from edgeproxy.transport.openssl import MODES
 
@@ -55,8 +56,13 @@ def _show(context: SSL.Context, chain: bytes, key: bytes) -> None:
 
 
 def unverified(config: Config) -> list[str]:
-    """A warning for each upstream whose services need not prove who they are."""
+    """A warning for each upstream whose services need not prove who they are, and for each
+    endpoint that is asked about callers and need not either."""
     return [
+        f"auth {name}: `plain: true`: whoever is on the way to {each.said.url} says who is calling"
+        for name, each in config.credentials.items()
+        if isinstance(each, Asked) and each.said.plain and each.said.url.startswith("http:")
+    ] + [
         f"upstream {name}: `verify: false`: whoever answers is believed to be the service"
         for name, upstream in config.upstreams.items()
         if upstream.tls is not None and not upstream.tls.verify
