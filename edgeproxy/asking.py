@@ -86,6 +86,9 @@ class Endpoint:
         self._free: list[_Line] = []
         self._stopped = False
         self.busy = 0
+        #: Why no connection could be made; then one question at a time tries again, and the others
+        #: need not wait for what does not come, nor look its name up all together.
+        self.unreachable = ""
         #: As `FileBodyProducer` wants it; bodies are short.
         self.cooperator = Cooperator(scheduler=lambda call: reactor.callLater(0, call))
 
@@ -95,6 +98,8 @@ class Endpoint:
         """Its answer. The Deferred fails with `Unanswered`; cancelled, it gives up."""
         if self.busy >= self._most:
             return fail(Unanswered(f"{self._most} questions are under way", ours=True))
+        if self.unreachable and self.busy:
+            return fail(Unanswered(self.unreachable))
         line = self._free.pop() if self._free else _Line(self, self._trust)
         self.busy += 1
         done = line.ask(method, fields, body)
@@ -133,12 +138,13 @@ class _Line:
         self._agent = Agent.usingEndpointFactory(self._reactor, self, pool=pool)
         self._address: Any = None
         self._wire: _Wire | None = None
-        self.flooded = False
+        self.flooded = self._reached = False
 
     def ask(
         self, method: str, fields: Sequence[tuple[bytes, bytes]], body: bytes | None
     ) -> Deferred[Reply]:
         self.flooded = False
+        self._reached = self._wire is not None
         done: Deferred[Reply] = self._ask(method, fields, body)
         done.addTimeout(self._whole.timeout, self._reactor)
         return done.addErrback(self._failed)
@@ -192,7 +198,10 @@ class _Line:
         error = failure.value or TimeoutError()
         if isinstance(error, Unanswered):
             return failure
-        return Failure(Unanswered(words(error, self._whole.timeout)))
+        why = words(error, self._whole.timeout)
+        if not self._reached:
+            self._whole.unreachable = why
+        return Failure(Unanswered(why))
 
     def close(self) -> None:
         self._pool.closeCachedConnections()
@@ -226,6 +235,8 @@ class _Line:
     def _made(self, factory: Any, wrapped: Any) -> _Wire:
         self._wire = wire = _Wire(factory, wrapped)
         wire.line = self
+        self._reached = True
+        self._whole.unreachable = ""
         return wire
 
     def gone(self, wire: _Wire) -> None:
@@ -245,11 +256,8 @@ class _Wire(ProtocolWrapper):
     def silent(self) -> bool:
         return self.left == LARGEST
 
-    def write(self, data: bytes) -> None:
-        self.left = LARGEST
-        self.transport.write(data)
-
     def writeSequence(self, data: Any) -> None:
+        """The head of the next question."""
         self.left = LARGEST
         self.transport.writeSequence(data)
 

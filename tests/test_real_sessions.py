@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -134,6 +135,32 @@ def test_nobody_answers(gateway: Start) -> None:
     with endpoint(tokens, port=port):
         assert ask(running, "good") == 200
     assert told(running)["error"] == ""
+
+
+def test_where_no_connection_can_be_made_one_tries_for_all(gateway: Start) -> None:
+    """The address is that of a socket whose queue is full, so that connecting takes its time."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for each in fillers:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        running = gateway(config(f"http://127.0.0.1:{port}/", timeout="1s"))
+        assert ask(running, "good0") == 503
+        threads = [
+            threading.Thread(target=ask, args=(running, f"good{number}")) for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for each in fillers:
+            each.close()
+        lines = wait_for(lambda: (found := running.log_lines())[8:] and found)
+        assert {line["status"] for line in lines} == {503}
+        assert sum(line["us"] < 500_000 for line in lines) >= 4, lines
 
 
 def test_one_that_takes_too_long_and_too_many_at_once(gateway: Start) -> None:
