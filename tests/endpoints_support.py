@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 
 class Came(NamedTuple):
-    """One request: names of fields in lower case."""
+    """One request: names of fields in lower case; the port tells its connection."""
 
     method: str
     path: str
     fields: dict[str, str]
     body: bytes
+    port: int
 
 
 #: What is answered: status, fields, body.
@@ -24,7 +25,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Endpoint(ThreadingHTTPServer):
-    """`answer` says what is answered; `came` has the requests, `connections` their number."""
+    """`answer` says what is answered (one that raises ends the connection); `came` has the requests, `connections` their number."""
 
     daemon_threads = True
 
@@ -49,7 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length", "0"))
         fields = {name.lower(): value for name, value in self.headers.items()}
-        came = Came(self.command, self.path, fields, self.rfile.read(length))
+        port = self.client_address[1]
+        came = Came(self.command, self.path, fields, self.rfile.read(length), port)
         self.server.came.append(came)
         status, answered, body = self.server.answer(came)
         self.send_response(status)
@@ -58,8 +60,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-        if answered.get("X-Then") == "close":
-            self.close_connection = True
 
     do_POST = do_GET
 

@@ -9,7 +9,9 @@ from asking_support import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.exchange import Outcome
+from edgeproxy.exchange import Exchange, Outcome, Peer
+from edgeproxy.http1.grammar import HeadLimits, parse_request
+from edgeproxy.identifying import Sent
 
 CHECKED = {
     "authorize": "https://auth.internal/check",
@@ -287,3 +289,21 @@ def test_connection_takes_no_field_of_ours_away() -> None:
     got = world.passed()
     assert b"X-User-Id: alice\r\n" in got
     assert b"X-Consumer-Id: known:alice\r\n" in got
+
+
+def test_our_keys_are_not_shown_beside_others_either() -> None:
+    """Where a key is asked for as well nobody has taken it out of the head before."""
+    world = World(CHECKED)
+    key = world.gateway.key("good")
+    lines = f"X-API-Key: {key}\r\nAuthorization: Bearer {key}\r\nCookie: a=1"
+    snapshot = world.gateway.gateway.resource.snapshot
+    head = parse_request(
+        f"GET / HTTP/1.1\r\nHost: api.example.com\r\n{lines}\r\n\r\n".encode(),
+        snapshot.request_fields,
+        HeadLimits(),
+    )
+    assert head is not None
+    exchange = Exchange(head[0], Peer("192.0.2.1", 1, 443), 0.0)
+    shown = world.credential.claim(Sent(exchange, None, None, 0.0))
+    assert shown == [(b"cookie", b"a=1")]
+    assert len(exchange.head.keys) == 2

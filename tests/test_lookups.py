@@ -278,3 +278,38 @@ def test_reloaded_as_it_was() -> None:
     world.questions[0].reply(active=True, sub="alice")
     made = world.gateway.gateway.credentials
     assert made.build(world.gateway.config)["known"][1] is world.credential
+
+
+@both
+def test_a_drain_waits_for_the_answer(settings: dict[str, Any], shown: str) -> None:
+    world = World(settings)
+    client = world.send(shown)
+    world.gateway.gateway.drain()
+    world.gateway.wait(10)
+    world.questions[0].reply(active=True, sub="alice")
+    assert world.passed()
+    assert world.status(client) == 200
+
+
+@both
+def test_but_not_for_ever(settings: dict[str, Any], shown: str) -> None:
+    world = World(settings)
+    world.send(shown)
+    world.gateway.gateway.drain()
+    world.gateway.wait(31)
+    assert world.questions[0].cancelled
+    assert world.gateway.finished[0].outcome is Outcome.DRAINED
+    assert world.attempts == 0
+
+
+@pytest.mark.parametrize("said", [{"aud": "other"}, {"iss": "https://other"}, {"aud": None}])
+def test_for_somebody_else(said: dict[str, Any]) -> None:
+    world = World({**INTROSPECTION, "audience": "shop", "issuer": "https://id"})
+    client = world.send(TOKEN)
+    world.questions[0].reply(
+        **{"active": True, "sub": "a", "aud": "shop", "iss": "https://id"} | said
+    )
+    assert world.status(client) == 401
+    assert client.answers()[0].field("www-authenticate") == 'Bearer error="invalid_token"'
+    assert world.attempts == 0
+    assert world.reason.startswith("known: ")

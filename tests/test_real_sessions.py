@@ -75,17 +75,33 @@ def test_the_bound_is_each_answers_own(gateway: Start) -> None:
         assert server.connections == 1
 
 
-def test_a_connection_that_was_closed_meanwhile(gateway: Start) -> None:
-    """The endpoint closes after each answer without saying so."""
+def test_a_connection_that_is_closed_as_it_is_used(gateway: Start) -> None:
+    """As by a server whose time for idle connections is over: nothing has come, so it is asked
+    again."""
+    seen: set[int] = set()
 
-    def closing(came: Came) -> Answer:
-        status, fields, body = tokens(came)
-        return status, {**fields, "X-Then": "close"}, body
+    def once(came: Came) -> Answer:
+        if came.port in seen:
+            raise ConnectionAbortedError
+        seen.add(came.port)
+        return tokens(came)
 
-    with endpoint(closing) as server:
+    with endpoint(once) as server:
         running = gateway(config(f"http://127.0.0.1:{server.server_port}/"))
-        assert [ask(running, f"good{number}") for number in range(20)] == [200] * 20
-        assert server.connections == 20
+        assert [ask(running, f"good{number}") for number in range(4)] == [200] * 4
+        assert server.connections == 4
+        assert len(server.came) == 7
+        assert "fails" not in running.child.said()
+
+
+def test_one_that_closes_always(gateway: Start) -> None:
+    def never(came: Came) -> Answer:
+        raise ConnectionAbortedError
+
+    with endpoint(never) as server:
+        running = gateway(config(f"http://127.0.0.1:{server.server_port}/"))
+        assert ask(running, "good") == 503
+        assert len(server.came) == 1
 
 
 def test_cookies_of_answers_are_nobodys(gateway: Start) -> None:
