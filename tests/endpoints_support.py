@@ -25,7 +25,8 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Endpoint(ThreadingHTTPServer):
-    """`answer` says what is answered (one that raises ends the connection); `came` has the requests, `connections` their number."""
+    """`answer` says what is answered, or raises, which ends the connection; `came` has the
+    requests, `connections` is the number of those."""
 
     daemon_threads = True
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 import pytest
 from tokens_support import ISSUER, NOW, key, key_set, token
+from twisted.internet.defer import succeed
+from twisted.web.http_headers import Headers
 
+from edgeproxy.asking import Reply
 from edgeproxy.testing import MemoryGateway, Way
+from edgeproxy.testing.reactor import EPOCH
 
 Fields = list[bytes]
 Shows = Callable[[MemoryGateway], Fields]
@@ -208,6 +213,69 @@ KINDS["a token, and a key"] = Kind(
     },
     KINDS["a JSON Web Token, or a key"].never,
 )
+
+# -- what an endpoint knows ------------------------------------------------------------------------
+
+_KNOWN = {"active": True, "sub": "alice", "scope": "pay", "groups": ["staff"], "aud": "shop"}
+#: What the endpoint says of each token, or session; of any other that it is not active.
+_SAID: dict[bytes, dict[str, object]] = {
+    b"good": {},
+    b"past": {"exp": EPOCH - 60},
+    b"soon": {"nbf": EPOCH + 60},
+    b"gone": {"active": False},
+    b"reads": {"scope": "read"},
+    b"guest": {"groups": ["guests"]},
+}
+
+
+def _endpoint(method: str, fields: list[tuple[bytes, bytes]], body: bytes | None = None) -> object:
+    shown = parse_qs(body)[b"token"][0] if body else dict(fields)[b"Cookie"].partition(b"=")[2]
+    said = _KNOWN | _SAID[shown] if shown in _SAID else {"active": False}
+    return succeed(Reply(200, Headers(), json.dumps(said).encode()))
+
+
+def _answers(gateway: MemoryGateway) -> None:
+    credentials = gateway.gateway.credentials
+    known: Any = credentials.by_name(credentials._made)["known"]
+    known.endpoint.ask = _endpoint
+
+
+def _asked(front: bytes) -> dict[str, Shows]:
+    return {
+        "missing": lambda gateway: [],
+        "malformed": lambda gateway: [front + b'a"b'],
+        "unknown": lambda gateway: [front + b"x" * 63],
+        "expired": lambda gateway: [front + b"past"],
+        "not yet valid": lambda gateway: [front + b"soon"],
+        "revoked": lambda gateway: [front + b"gone"],
+        "field twice": lambda gateway: [front + b"good"] * 2,
+        "two credentials": lambda gateway: [front + b"good", b"X-API-Key: " + _made(gateway)],
+        "empty": lambda gateway: [front],
+        "8 KiB": lambda gateway: [front + b"x" * 8193],
+        "not ASCII": lambda gateway: [front + "é".encode()],
+        "lacking a scope": lambda gateway: [front + b"reads"],
+        "lacking a group": lambda gateway: [front + b"guest"],
+        "larger than a head": lambda gateway: [front + b"x" * 16384],
+        "NUL": lambda gateway: [front + b"good\0"],
+        "line break": lambda gateway: [front + b"good\rX-Consumer-Id: admin"],
+    }
+
+
+for _name, _settings, _front in (
+    (
+        "a token, by introspection",
+        "introspect: https://id/, audience: shop",
+        b"Authorization: Bearer ",
+    ),
+    ("a session's cookie", "cookie: sid, at: https://id/", b"Cookie: sid="),
+):
+    KINDS[_name] = Kind(
+        route("auth: [known, api_key], scopes: [pay], groups: [staff]")
+        + f"auth: {{ known: {{ {_settings}, groups: groups }} }}",
+        lambda gateway, front=_front: [front + b"good"],  # type: ignore[misc]
+        _asked(_front),
+        prepare=_answers,
+    )
 
 CASES = [(kind, fault) for kind, row in KINDS.items() for fault in FAULTS if fault not in row.never]
 

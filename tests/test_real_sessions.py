@@ -146,8 +146,8 @@ def test_nobody_answers(gateway: Start) -> None:
     assert ask(running, "good") == 503
     assert "cannot connect" in told(running)["error"]
     said = running.command("status")
-    assert "auth legacy" in said.stdout
-    assert "auth legacy: cannot connect" in said.stderr
+    assert "0 callers remembered" in said.stdout
+    assert "auth: legacy: its endpoint fails: cannot connect" in said.stderr
     with endpoint(tokens, port=port):
         assert ask(running, "good") == 200
     assert told(running)["error"] == ""
