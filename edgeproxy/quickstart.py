@@ -18,6 +18,7 @@ from edgeproxy.certs.development import DEFAULT_NAMES, make
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import scan
 from edgeproxy.config import Config, ConfigError, Problem, parse
+from edgeproxy.config.keys import Keys
 from edgeproxy.config.model import Control
 from edgeproxy.identity import keyadmin
 from edgeproxy.identity.apikey import RANDOM_BYTES
@@ -180,15 +181,16 @@ def gateway(
     _private_folder(own)
     config = config.model_copy(
         update={
-            "keys": own / "keys.jsonl",
+            "keys": Keys(file=own / "keys.jsonl"),
+            "state": own,
             "control": Control(path=own / "edgeproxy.sock"),
             "access_log": own / "access.log",
         }
     )
-    config.keys.unlink(missing_ok=True)
+    config.keys.file.unlink(missing_ok=True)
     chain = certificate(config.certs.folder)
     prepare(config.certs.folder)
-    made = key(config.keys, "quickstart")
+    made = key(config.keys.file, "quickstart")
     ready = Gateway(reactor, config)
     ready.prepare(bound)
     cacert = trusted(ready.tls.names, config.certs.folder, chain, own / "trusted.pem")

@@ -90,7 +90,7 @@ class Reloader:
         except (ConfigError, StartError) as error:
             result = Reloaded(False, str(error).splitlines())
         except KeyFileError as error:
-            result = Reloaded(False, [f"{built.config.keys}:{error.line}: {error.message}"])
+            result = Reloaded(False, [f"{built.config.keys.file}:{error.line}: {error.message}"])
         except OSError as error:
             result = Reloaded(False, [f"{error.filename}: {error.strerror}"])
         except Exception as error:
@@ -114,7 +114,8 @@ class Reloader:
                 tls = yield in_slices(reactor, gateway.tls.building(folder.folder.names))
                 staged.tls = folder.ready(tls)
             if new.keys != old.keys:
-                staged.keys = KeyStore(reactor, new.keys, _nothing)
+                file, pepper = new.keys.file, new.keys.hashing
+                staged.keys = KeyStore(reactor, file, _nothing, pepper, gateway.keys.index.last)
                 yield in_slices(reactor, staged.keys.opening())
             gateway.mounts.make(built.mounts)
             gateway.filters.make(built.filters)

@@ -33,8 +33,10 @@ from edgeproxy.filters.inforce import Filters
 from edgeproxy.http1.grammar import HeadLimits
 from edgeproxy.http1.server import Listener, Timeouts
 from edgeproxy.identifying import Credential
+from edgeproxy.identity import lastused
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keystore import KeyStore
+from edgeproxy.identity.lastused import LastUsed
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.listening import Listening
 from edgeproxy.mounted.mount import Building, Mounts
@@ -121,7 +123,8 @@ class Gateway(Service):
         self.reloader = Reloader(self)
         self.control = ControlSocket(reactor, config.control.path, self, group=config.control.group)
         self.signals = Signals(reactor, self)
-        self.keys = KeyStore(reactor, config.keys, _nothing)
+        self.keys = KeyStore(reactor, config.keys.file, _nothing, config.keys.hashing)
+        self.last_used = LastUsed(reactor, config.state / lastused.NAME, self._key_store)
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
         self.credentials = Credentials(reactor, self.clock, self._keys)
@@ -154,12 +157,13 @@ class Gateway(Service):
         if bound is None:
             bound = bind_all(config)
         check_folder(config.certs.folder)
+        self.keys.last = self.last_used.read(_now().timestamp())
         try:
             self.keys.start()
         except KeyFileError as error:
-            raise StartError(f"{config.keys}:{error.line}: {error.message}") from error
+            raise StartError(f"{config.keys.file}:{error.line}: {error.message}") from error
         except OSError as error:
-            raise StartError(f"{config.keys}: {error.strerror}") from error
+            raise StartError(f"{config.keys.file}: {error.strerror}") from error
         open_keys(self.issuing.tokens)
         self.folder.start()
         if not self.tls.names.entries:
@@ -276,7 +280,7 @@ class Gateway(Service):
             built.snapshot.limits[name].table.size = limit.table
         if staged.keys is not None:
             self.keys.stop()
-            in_slices(self.reactor, self.keys.index.release())
+            staged.keys.follow(self.keys)
             self.keys = staged.keys
         if staged.folder is not None and staged.tls is not None:
             self.folder.stop()
@@ -307,6 +311,9 @@ class Gateway(Service):
     def _keys(self) -> Any:
         return self.keys.index
 
+    def _key_store(self) -> KeyStore:
+        return self.keys
+
     def _names(self) -> NameMap:
         return self.tls.names
 
@@ -323,6 +330,7 @@ class Gateway(Service):
         self.trust.start()
         self.credentials.start()
         self.issuing.start()
+        self.last_used.start()
         self.control.start()
         # After the reactor's own handlers, which ours stand in front of.
         self.reactor.callWhenRunning(self.signals.install)
@@ -428,6 +436,7 @@ class Gateway(Service):
         self.issuing.stop()
         self.filters.stop()
         self.keys.stop()
+        self.last_used.stop()
         self.log.stop()
         self._end_probing()
         self.notify.end()

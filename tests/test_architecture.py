@@ -61,6 +61,7 @@ ROOMS = {
     "edgeproxy.certs.*": "T",
     "edgeproxy.identity": "P",
     "edgeproxy.identity.keyadmin": "T",
+    "edgeproxy.identity.lastused": "T",
     "edgeproxy.identity.keystore": "T",
     "edgeproxy.identity.*": "P",
     "edgeproxy.limits": "P",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -188,3 +189,50 @@ def test_filters_are_imported_and_made_and_listed(folder: Path) -> None:
         f"edgeproxy.yaml:3:64: checkpolicy ({folder / 'checkpolicy.py'}) has no 'Huors'; "
         "did you mean 'Hours'?",
     ]
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def _with_pepper(folder: Path) -> None:
+    (folder / "pepper").write_text("0123456789abcdef" * 4)
+    text = (folder / "edgeproxy.yaml").read_text()
+    pepper = 'keys: { file: keys.jsonl, pepper: "${file:pepper}" }'
+    changed = re.sub(r"^keys: keys\.jsonl.*$", lambda _: pepper, text, flags=re.MULTILINE)
+    (folder / "edgeproxy.yaml").write_text(changed)
+
+
+def test_a_pepper_that_is_missing_or_wrong(folder: Path) -> None:
+    before = (folder / "edgeproxy.yaml").read_text()
+    _with_pepper(folder)
+    for name in ("one", "two"):
+        called("keys", "add", name)
+    assert call("check").exit_code == 0
+    (folder / "pepper").write_text("fedcba9876543210" * 4)
+    result = call("check")
+    assert result.exit_code == 1
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("keys.jsonl:1:1: 2 keys: the digest is made with another pepper (")
+    (folder / "edgeproxy.yaml").write_text(before)
+    (line,) = call("check").stdout.splitlines()
+    assert "2 keys: the digest is made with a pepper (" in line
+    assert "none is configured" in line
+    (folder / "pepper").unlink()
+    _with_pepper(folder)
+    (folder / "pepper").write_text("short")
+    result = call("check")
+    assert result.exit_code == 1
+    (line,) = result.stdout.splitlines()
+    assert "this pepper could be guessed" in line and "edgeproxy.yaml:" in line
+
+
+def test_keys_that_expired_are_counted(folder: Path) -> None:
+    (key,) = json.loads(called("keys", "list", "--json"))
+    called("keys", "add", "other")
+    called("keys", "rotate", key["id"], "--overlap", "0")
+    result = call("check")
+    assert result.exit_code == 0
+    assert "keys.jsonl holds 1 key that expired; `edgeproxy keys list` shows" in result.stderr
+    for each in json.loads(called("keys", "list", "--json")):
+        called("keys", "revoke", each["id"])
+    assert "keys.jsonl holds no valid key: no caller gets in" in call("check").stderr

@@ -10,6 +10,7 @@ import pytest
 from cli_support import call, called, write
 
 from edgeproxy.identity.apikey import digest, well_formed
+from edgeproxy.identity.pepper import Pepper
 
 
 @pytest.fixture
@@ -155,3 +156,44 @@ def test_ids_are_completed(keys: Path) -> None:
     assert [(item.value, item.help) for item in found] == [(key, "partner")]
     keys.write_bytes(b"broken")
     assert complete.get_completions(["keys", "revoke"], "") == []
+
+
+# -- a pepper ------------------------------------------------------------------------------------
+
+
+def test_the_pepper_is_the_configurations(keys: Path, tmp_path: Path) -> None:
+    secret = "0123456789abcdef" * 4
+    (tmp_path / "pepper").write_text(secret)
+    write(tmp_path, keys={"file": "k.jsonl", "pepper": "${file:pepper}"}, rotues={})
+    credential = called("keys", "add", "partner").strip()
+    called("keys", "rotate", str(listed()[0]["id"]))
+    for line in keys.read_text().splitlines():
+        assert json.loads(line)["pepper"] == Pepper(secret.encode()).fingerprint
+    digests = [json.loads(line)["digest"] for line in keys.read_text().splitlines()]
+    assert digests[0] == Pepper(secret.encode()).digest(credential.encode()).hex()
+    (tmp_path / "pepper").unlink()
+    result = call("keys", "add", "other")
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"edgeproxy: edgeproxy\.yaml:4:13: '\$\{file:pepper\}' cannot be read: .*\n", result.stderr
+    )
+    called("keys", "revoke", str(listed()[0]["id"]))  # needs no pepper
+    assert [key["state"] for key in listed()] == ["revoked", "ok"]
+
+
+def test_the_last_use_is_listed(keys: Path, tmp_path: Path) -> None:
+    called("keys", "add", "one")
+    called("keys", "add", "two", "--not-before", "2099-01-01")
+    assert "LAST USED" not in called("keys", "list")
+    (tmp_path / "keys.used").write_text(f"{listed()[0]['id']} 1767225600\n")
+    assert [key["last_used"] for key in listed()] == ["2026-01-01T00:00:00Z", None]
+    table = called("keys", "list")
+    assert "NOT BEFORE" in table and "2099-01-01 00:00Z" in table
+    assert table.splitlines()[1].endswith("2026-01-01 00:00Z")
+    write(tmp_path, keys="k.jsonl", state="elsewhere")
+    assert "LAST USED" not in called("keys", "list")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "keys.used").mkdir()
+    result = call("keys", "list")
+    assert result.exit_code == 0
+    assert "when keys were last used is not known" in result.stderr

@@ -24,6 +24,7 @@ BASE: dict[str, Any] = {
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_examples_load(text: str, tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("secret")
+    (tmp_path / "pepper").write_text("0123456789abcdef" * 4)
     (tmp_path / "internal-ca.pem").write_bytes(root().pem)
     (tmp_path / "edge.pem").write_bytes(root().key + root().pem)
     said = yaml.safe_load(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import Config, ConfigError, Rate, Target, load, parse
+from edgeproxy.config.keys import Keys
 from edgeproxy.config.model import FieldRules, Limit, Route, Upstream
 
 EXAMPLE = """
@@ -37,7 +38,7 @@ def test_example(tmp_path: Path) -> None:
     config = parse(EXAMPLE, folder=tmp_path, environ={"PAY": "s3cret"})
     assert (config.listen.https, config.listen.http) == (":8443", ":8080")
     assert config.certs.folder == tmp_path / "certs"
-    assert config.keys == tmp_path / "keys.jsonl"
+    assert config.keys == Keys(file=tmp_path / "keys.jsonl")
     assert config.limits["default"].rate == Rate(100, 60.0)
     assert config.limits["default"].plans == {"gold": Rate(1000, 60.0)}
     assert config.upstreams["orders"].targets == (
@@ -60,10 +61,12 @@ def one(text: str, **options: str) -> Route:
 
 def test_defaults_of_everything(tmp_path: Path) -> None:
     config = parse("routes: { '*': { /: { page: true } } }", folder=tmp_path)
-    rest = config.model_dump(exclude={"folder", "routes", "certs", "keys", "access_log", "control"})
+    placed = {"folder", "routes", "certs", "keys", "state", "access_log", "control"}
+    rest = config.model_dump(exclude=placed)
     fresh = Config().model_dump(include=set(rest))
     assert rest == fresh
     assert config.access_log == tmp_path / "access.log"
+    assert config.state == tmp_path
     assert config.control.path == tmp_path / "edgeproxy.sock"
     assert config.routes[0] == Route(host="*", path="/", page=True, file="edgeproxy.yaml", line=1)
 
@@ -81,7 +84,7 @@ def test_configurations_are_frozen() -> None:
         with pytest.raises(ValueError):
             thing.anything = 1  # type: ignore[union-attr]
     with pytest.raises(ValueError):
-        config.keys = Path("x")  # type: ignore[misc]
+        config.state = Path("x")  # type: ignore[misc]
 
 
 def test_every_setting() -> None:
@@ -90,7 +93,8 @@ def test_every_setting() -> None:
 listen: { https: "127.0.0.1:1", http: "[::1]:2", backlog: 3, connections: 4,
   tls: modern, proxy_protocol: 10.0.0.0/8 }
 certs: { folder: /c, default: Example.com }
-keys: /k
+keys: { file: /k, pepper: "${env:PEPPER}" }
+state: /st
 auth: { api_key: { query: key } }
 limits: { l: { rate: 1/s, by: address, table: 5, shadow: true } }
 defaults: { body: 1k, timeouts: { first_byte: 7s } }
@@ -108,8 +112,12 @@ upstreams:
     timeouts: { connect: 1s, first_byte: 2s, between_bytes: 3s, tunnel: 4s } }
 routes:
   "*": { /: { to: a, groups: g, when: { X-A: b }, encoded_slash: keep, websocket: true } }
-"""
+""",
+        environ={"PEPPER": "0123456789abcdef" * 2},
     )
+    assert config.keys.file == Path("/k")
+    assert config.keys.hashing is not None
+    assert config.state == Path("/st")
     assert config.listen.model_dump() == {
         "https": "127.0.0.1:1",
         "http": "[::1]:2",
@@ -205,7 +213,8 @@ def test_paths_start_where_the_file_lies(tmp_path: Path, monkeypatch: pytest.Mon
     config = load(Path("x/e.yaml"))
     assert config.source == tmp_path / "x" / "e.yaml"
     assert config.folder == tmp_path / "x"
-    assert config.keys == tmp_path / "x" / ".." / "k"
+    assert config.keys.file == tmp_path / "x" / ".." / "k"
+    assert config.state == tmp_path / "x"
     assert config.certs.folder == tmp_path / "x" / "certs"
 
 

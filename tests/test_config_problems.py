@@ -20,7 +20,7 @@ SETTINGS = [
     ("listen: { backlog: »70000 }", "'70000' is too large; at most 65535 would be right"),
     ("listen: { backlog: »true }", "true stands here; a whole number would be right"),
     ("keys:»", "nothing stands here; give it a value, or remove the line"),
-    ("keys: »{ a: b }", "settings in the form `key: value` is not a path"),
+    ("keys: { »a: b }", "'a' is not a setting here"),
     ("certs: { default: »'a b' }", "'a b' is not a host name"),
     (
         "auth: { »partner: { jwks: x } }",

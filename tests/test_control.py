@@ -52,7 +52,11 @@ def test_status_tells_what_is_in_force(gateway: Start) -> None:
     assert found["listeners"][0]["port"] == running.port
     assert found["routes"] == 2
     assert found["open_routes"] == ["* /open"]
-    assert found["keys"] == {"count": 1, "trouble": ""}
+    assert found["keys"] == {
+        "count": 1,
+        "trouble": "",
+        "last_used": str(running.folder / "keys.used"),
+    }
     assert found["certificates"]["names"] == 3
     assert found["counters"]["requests"] == 1
 

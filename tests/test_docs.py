@@ -94,6 +94,7 @@ def test_examples_load(number: int, tmp_path: Path) -> None:
     missing = {key: value for key, value in BASE.items() if key not in said}
     (tmp_path / "pay-token").write_text("secret" * 8)
     (tmp_path / "introspection-secret").write_text("secret")
+    (tmp_path / "pepper").write_text("0123456789abcdef" * 4)
     config = parse(
         text + (yaml.safe_dump(missing) if missing else ""),
         folder=tmp_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from edgeproxy.identity.apikey import RANDOM_BYTES, digest, well_formed
 from edgeproxy.identity.keyadmin import KeyCommandError
 from edgeproxy.identity.keyfile import KeyFileError, problems
 from edgeproxy.identity.keyindex import KeyRecord, build
+from edgeproxy.identity.pepper import Pepper
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 DAY = 86400.0
@@ -240,7 +242,7 @@ def test_list_tells_all_but_secrets(path: Path) -> None:
     one, two = keyadmin.listed(path, now=NOW)
     assert one == (
         *(key.id, "shop", "ok", "gold", ("b", "a"), ("z", "a")),
-        *(NOW, None, None, key.id, "", "x"),
+        *(NOW, None, None, key.id, "", "x", "", None),
     )
     assert (two.state, two.not_before, two.expires) == ("not_yet", NOW + 5, NOW + 10)
     with pytest.raises(FileNotFoundError):
@@ -306,3 +308,58 @@ def test_killed_at_any_moment_the_file_is_whole_and_what_was_shown_is_there(path
     key = add(path, 1)
     assert found(path, key.credential).id == key.id
     assert {entry.name for entry in path.parent.iterdir()} == {"keys.jsonl", "keys.jsonl.lock"}
+
+
+# -- with a pepper, and waiting for a turn ---------------------------------------------------------
+
+PEPPER = Pepper(b"0123456789abcdef")
+
+
+def test_with_a_pepper_keys_are_made_with_it(path: Path) -> None:
+    old = add(path, 1)
+    new = add(path, 2, pepper=PEPPER)
+    third = keyadmin.rotate(
+        path, old.id, overlap=DAY, now=NOW, random_bytes=random_bytes(3), pepper=PEPPER
+    )
+    index = build(path.read_bytes(), PEPPER)
+    for key in (old, new, third):
+        record = index.find(key.credential.encode(), NOW)
+        assert record is not None and record.id == key.id
+    peppers = [key.pepper for key in keyadmin.listed(path, now=NOW)]
+    assert peppers == ["", PEPPER.fingerprint, PEPPER.fingerprint]
+    keyadmin.revoke(path, new.id, now=NOW)  # needs none
+    assert [key.state for key in keyadmin.listed(path, now=NOW)] == ["ok", "revoked", "ok"]
+
+
+def test_another_pepper_changes_nothing(path: Path) -> None:
+    key = add(path, 1, pepper=PEPPER)
+    before = path.read_bytes()
+    with pytest.raises(KeyFileError, match=f"key {key.id}: the digest is made with another pepper"):
+        add(path, 2, pepper=Pepper(b"other"))
+    with pytest.raises(KeyFileError, match="with a pepper .* and none is configured"):
+        add(path, 2)
+    assert path.read_bytes() == before
+
+
+def test_the_last_use_is_listed(path: Path) -> None:
+    one, two = add(path, 1), add(path, 2)
+    found = keyadmin.listed(path, now=NOW, last={one.id: 5, "gone": 7})
+    assert [(key.id, key.last_used) for key in found] == [(one.id, 5), (two.id, None)]
+
+
+def test_a_lock_that_is_held_is_waited_for_and_not_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, 1)
+    before = path.read_bytes()
+    with open(f"{path}.lock", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(keyadmin, "PATIENCE", 0.1)
+        with pytest.raises(KeyCommandError, match=r"has held keys\.jsonl\.lock for 0\.1 s"):
+            add(path, 2)
+        assert path.read_bytes() == before
+        monkeypatch.setattr(keyadmin, "PATIENCE", 30.0)
+        release = threading.Timer(0.1, fcntl.flock, (other, fcntl.LOCK_UN))
+        release.start()
+        add(path, 2)
+        release.join()

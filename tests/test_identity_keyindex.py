@@ -6,6 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from edgeproxy.identity import apikey
 from edgeproxy.identity.keyfile import LONGEST_LINE, KeyFileError
 from edgeproxy.identity.keyindex import KeyIndex, KeyState, build, slices
+from edgeproxy.identity.pepper import Pepper
 
 
 def credential(number: int) -> bytes:
@@ -173,3 +175,70 @@ def test_a_released_index_knows_no_key() -> None:
         pass
     assert index.find(credential(1), 0.0) is None
     assert index.find(credential(2), 0.0) is None
+
+
+# -- with a pepper -------------------------------------------------------------------------------
+
+PEPPER = Pepper(b"0123456789abcdef")
+
+
+def peppered(number: int, pepper: Pepper = PEPPER) -> bytes:
+    digest = pepper.digest(credential(number)).hex()
+    return line(number, digest=digest, pepper=pepper.fingerprint)
+
+
+@pytest.mark.parametrize("text", [peppered(1), peppered(1) + b"\n" + line(2)])
+def test_a_peppered_key_is_found_with_the_pepper(text: bytes) -> None:
+    index = build(text, PEPPER)
+    record = index.find(credential(1), 60.0)
+    assert record is not None and record.used == 60.0
+    assert record is index.find(credential(1), 61.0)
+    assert index.find(credential(3), 60.0) is None
+    assert index.find(PEPPER.digest(credential(1)), 60.0) is None
+
+
+def test_keys_from_before_the_pepper_go_on() -> None:
+    index = build(peppered(1) + b"\n" + line(2), PEPPER)
+    for _ in range(2):
+        record = index.find(credential(2), 60.0)
+        assert record is not None and record.id == "k2" and record.used == 60.0
+    assert [index.find(credential(n), 60.0) is not None for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_the_right_text_is_worth_nothing_under_another_pepper() -> None:
+    """Were the check of fingerprints not there, the look-up would not find it either."""
+    other = Pepper(b"fedcba9876543210")
+    text = peppered(1).replace(PEPPER.fingerprint.encode(), other.fingerprint.encode())
+    assert build(text, other).find(credential(1), 60.0) is None
+
+
+@pytest.mark.parametrize(
+    ("pepper", "message"),
+    [
+        (None, f"with a pepper ({PEPPER.fingerprint}), and none is configured; name it"),
+        (Pepper(b"other"), f"({PEPPER.fingerprint}) than the one that is configured ("),
+    ],
+)
+def test_a_wrong_pepper_is_refused_with_its_line(pepper: Pepper | None, message: str) -> None:
+    with pytest.raises(KeyFileError) as caught:
+        build(line(2) + b"\n" + peppered(1), pepper)
+    assert caught.value.line == 2
+    assert message in caught.value.message
+
+
+def test_every_look_up_does_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(
+        "edgeproxy.identity.keyindex.sha256", lambda text: made.append(text) or sha256(text)
+    )
+    index = build(peppered(1) + b"\n" + line(2), PEPPER)
+    for number in (1, 2, 3):
+        for _ in range(2):
+            made.clear()
+            index.find(credential(number), 60.0)
+            assert made == [credential(number)]
+    index = build(peppered(1), PEPPER)
+    made.clear()
+    for number in (1, 2):
+        index.find(credential(number), 60.0)
+    assert made == [], "there is no key that would be found by it"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +17,8 @@ from edgeproxy.cli.output import as_json, counted, example, progress, shown_path
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
     from edgeproxy.config import Config, Problem, Route
+    from edgeproxy.identity.keyrecord import KeyRecord
+    from edgeproxy.identity.pepper import Pepper
 
 
 class Findings(NamedTuple):
@@ -86,13 +90,13 @@ def examine(file: Path) -> Findings:
         problems += error.problems
         certs, keys = setting(file, "certs", "certs/"), setting(file, "keys", "keys.jsonl")
     else:
-        certs, keys = config.certs.folder, config.keys
+        certs, keys = config.certs.folder, config.keys.file
         problems += _resources(config)
         problems += _filters(config)
     default = None if config is None else config.certs.default
     names, wrong, warnings = _certificates(certs, default)
     problems += wrong
-    count, wrong, strange = _keys(keys, needed=config is not None and _wants_keys(config))
+    count, wrong, strange = _keys(keys, config)
     problems += wrong
     warnings += strange
     if config is not None:
@@ -128,12 +132,14 @@ def _within(folder: Path, file: str) -> str:
     return shown_path(folder / file)  # one that is absolute already stays so
 
 
-def _keys(path: Path, *, needed: bool) -> tuple[int, list[Problem], list[str]]:
+def _keys(path: Path, config: Config | None) -> tuple[int, list[Problem], list[str]]:
     """How many keys there are, what is wrong with the file, and what is strange about it."""
     from edgeproxy.config import Problem
     from edgeproxy.identity.keyfile import KeyFileError, records
 
     name = shown_path(path)
+    needed = config is not None and _wants_keys(config)
+    pepper = None if config is None else config.keys.hashing
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -141,18 +147,52 @@ def _keys(path: Path, *, needed: bool) -> tuple[int, list[Problem], list[str]]:
         return 0, [Problem(name, 1, 1, message)] if needed else [], []
     except OSError as error:
         return 0, [Problem(name, 1, 1, f"cannot be read: {error.strerror}")], []
-    count, problems = 0, []
+    problems = []
+    stock = _Stock(pepper)
     with progress("keys", text.count(b"\n")) as step:
         for record in records(text):
             step()
             if isinstance(record, KeyFileError):
                 problems.append(Problem(name, record.line or 1, 1, record.message))
             else:
-                count += 1
-    warnings = [f"{name} holds no key: no caller gets in"] if needed and not count else []
+                stock.take(record)
+    if config is not None:
+        problems += [Problem(name, 1, 1, message) for message in stock.problems()]
+    warnings = [f"{name} {message}" for message in stock.warnings(needed=needed)]
     if path.stat().st_mode & 0o022:
         warnings.append(f"{name} can be written by others; `chmod 600` it")
-    return count, problems, [] if problems else warnings
+    return stock.count, problems, [] if problems else warnings
+
+
+class _Stock:
+    """The keys of a file, counted by what they are good for."""
+
+    def __init__(self, pepper: Pepper | None) -> None:
+        self.count = 0
+        self._pepper = pepper
+        self._now = datetime.now(UTC).timestamp()
+        self._states: Counter[str] = Counter()
+        self._wrong: Counter[str] = Counter()
+
+    def take(self, record: KeyRecord) -> None:
+        from edgeproxy.identity.keyfile import wrong_pepper
+
+        self.count += 1
+        self._states[record.state(self._now)] += 1
+        self._wrong[wrong_pepper(record, self._pepper)] += 1
+
+    def problems(self) -> list[str]:
+        """One for each pepper that is not the right one, however many keys have it."""
+        return [f"{counted(many, 'key')}: {why}" for why, many in self._wrong.items() if why]
+
+    def warnings(self, *, needed: bool) -> Iterator[str]:
+        if needed and not self._states["ok"]:
+            yield f"holds {'no key' if not self.count else 'no valid key'}: no caller gets in"
+        if self._states["expired"]:
+            yield (
+                f"holds {counted(self._states['expired'], 'key')} that expired; "
+                "`edgeproxy keys list` shows which"
+            )
 
 
 def _resources(config: Config) -> list[Problem]:

@@ -56,7 +56,8 @@ SYSTEM = {
   http: systemd:http          # `systemctl edit edgeproxy.socket`
 """,
     "log": "/var/log/edgeproxy/access.log    ",
-    "control": "control: {{ path: /run/edgeproxy/control.sock, group: true }}\n",
+    "control": "control: {{ path: /run/edgeproxy/control.sock, group: true }}\n"
+    "state: /var/lib/edgeproxy     # what the gateway itself remembers\n",
 }
 
 

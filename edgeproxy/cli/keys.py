@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from edgeproxy.cli.options import config_option, json_option, setting, the_file
+from edgeproxy.cli.options import config_option, json_option, pepper, setting, the_file
 from edgeproxy.cli.output import Failed, as_json, example, shown_path, table, warn
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def add(
             not_before=_when(not_before, now),
             expires=_when(expires, now),
             note=note,
+            pepper=pepper(the_file(config)),
         )
     _show(made, path, json_)
     if plan:
@@ -108,12 +109,15 @@ def add(
 @config_option
 @json_option
 def list_(config: Path | None, json_: bool) -> None:
-    """List all keys, without their credentials, which nobody knows."""
+    """List all keys, without their credentials, which nobody knows.
+
+    When a key was last used is known to the minute, from the running gateway's state folder.
+    """
     from edgeproxy.identity import keyadmin
 
     path = _key_file(config)
     with _told(path):
-        found = keyadmin.listed(path, now=time.time())
+        found = keyadmin.listed(path, now=time.time(), last=_last_used(config))
     if json_:
         as_json([_as_dict(key) for key in found])
         return
@@ -126,11 +130,14 @@ def list_(config: Path | None, json_: bool) -> None:
             ", ".join(key.scopes) or "-",
             ", ".join(key.groups) or "-",
             _date(key.created),
+            _date(key.not_before),
             _date(key.expires),
+            _date(key.last_used),
         ]
         for key in found
     ]
-    columns = ["ID", "NAME", "STATE", "PLAN", "SCOPES", "GROUPS", "CREATED", "EXPIRES"]
+    columns = ["ID", "NAME", "STATE", "PLAN", "SCOPES", "GROUPS", "CREATED", "NOT BEFORE"]
+    columns += ["EXPIRES", "LAST USED"]
     table(columns, rows, [number for number, key in enumerate(found) if key.state != "ok"])
 
 
@@ -163,6 +170,7 @@ def rotate(id: str, overlap: str, expires: str | None, config: Path | None, json
             now=now,
             random_bytes=_random(),
             expires=_when(expires, now),
+            pepper=pepper(the_file(config)),
         )
     _show(made, path, json_)
 
@@ -179,6 +187,18 @@ def revoke(ids: tuple[str, ...], config: Path | None) -> None:
         with _told(path):
             keyadmin.revoke(path, id, now=time.time())
         click.echo(f"key {id} is revoked")
+
+
+def _last_used(config: Path | None) -> dict[str, int]:
+    """By id; that it cannot be read is no reason to list nothing."""
+    from edgeproxy.identity.lastused import NAME, read
+
+    path = setting(the_file(config), "state", ".") / NAME
+    try:
+        return read(path, time.time())
+    except OSError as error:
+        warn(f"{shown_path(path)}: {error.strerror}: when keys were last used is not known")
+        return {}
 
 
 def _show(made: NewKey, path: Path, json_: bool) -> None:
@@ -240,6 +260,6 @@ def _as_dict(key: Listed) -> dict[str, Any]:
     from edgeproxy.identity.keyfile import stamp
 
     found = {**key._asdict(), "state": str(key.state)}
-    for name in ("created", "not_before", "expires"):
+    for name in ("created", "not_before", "expires", "last_used"):
         found[name] = None if found[name] is None else stamp(found[name])
     return found

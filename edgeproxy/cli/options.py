@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgeproxy.cli.output import Failed
+from edgeproxy.cli.output import Failed, shown_path
 from edgeproxy.search import NOT_FOUND, SYSTEM, find_config
 
 if TYPE_CHECKING:
     from edgeproxy.config import Config
+    from edgeproxy.config.nodes import Node
+    from edgeproxy.identity.pepper import Pepper
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,20 +66,44 @@ def setting(file: Path, name: str, default: str, *, strict: bool = False) -> Pat
 
     :raises Failed: when ``strict``, and the file cannot be read at all.
     """
+    folder = file.absolute().parent
+    node = _node(file, name, strict=strict)
+    if node is not None and node.pairs is not None:
+        node = node.get("folder") or node.get("path") or node.get("file")  # the long forms
+    found = None if node is None else node.scalar
+    return folder / (found if isinstance(found, str) and "\0" not in found else default)
+
+
+def pepper(file: Path) -> Pepper | None:
+    """The pepper of the key file, also when the rest of the configuration is wrong.
+
+    :raises Failed: it cannot be found, or the configuration cannot be read at all.
+    """
+    from edgeproxy.config.keys import Keys, pepper
+    from edgeproxy.config.secrets import Secrets
+
+    node = _node(file, "keys", strict=True)
+    node = None if node is None else node.get("pepper")
+    if node is None:
+        return None
+    text = node.scalar if isinstance(node.scalar, str) else ""
+    try:
+        found = pepper(text, Secrets(file.absolute().parent, os.environ))
+    except ValueError as error:
+        raise Failed(f"{shown_path(file)}:{node.line}:{node.column}: {error}") from None
+    return Keys(pepper=found).hashing
+
+
+def _node(file: Path, name: str, *, strict: bool) -> Node | None:
     from edgeproxy.config.nodes import read
     from edgeproxy.config.syntax import Unreadable
 
-    folder = file.absolute().parent
     try:
-        node = read(file.read_text("utf-8"), str(file))[0].get(name)
+        return read(file.read_text("utf-8"), str(file))[0].get(name)
     except (OSError, ValueError, Unreadable) as error:
         if strict:
             raise Failed(_unreadable(file, error)) from None
-        return folder / default
-    if node is not None and node.pairs is not None:
-        node = node.get("folder") or node.get("path")  # the long forms of `certs` and `control`
-    found = None if node is None else node.scalar
-    return folder / (found if isinstance(found, str) and "\0" not in found else default)
+        return None
 
 
 def _unreadable(file: Path, error: Exception) -> str:

@@ -35,6 +35,7 @@ from edgeproxy.config.fields import (
 from edgeproxy.config.filters import FilterUse
 from edgeproxy.config.frozen import Frozen, NamedCredential
 from edgeproxy.config.hsts import Hsts
+from edgeproxy.config.keys import Keys
 
 __all__ = ["Frozen", "Rate"]
 
@@ -324,7 +325,9 @@ class Config(Frozen):
     folder: Path = Path(".")
     listen: Listen = Listen()
     certs: Certs = Certs()
-    keys: Path = Path("keys.jsonl")
+    keys: Keys = Keys()
+    # beside the configuration, as the access log
+    state: Path = Path(".")
     auth: Auth = Auth()
     credentials: dict[str, NamedCredential] = {}
     client_certificates: dict[str, Asked] = {}

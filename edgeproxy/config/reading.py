@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 Location = tuple[int | str, ...]
 _ROUNDS = 30  # how often what is wrong is left out to look at the rest: more than any model has
-_SECRET = {"set", "secret", "client_secret"}  # where references are put in
+_SECRET = {"set", "secret", "client_secret", "pepper"}  # where references are put in
 _REFERENCE_HINT = " (`${…}` is put in only under an upstream's `set`)"
 
 

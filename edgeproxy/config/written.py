@@ -43,6 +43,7 @@ from edgeproxy.config.fields import (
 from edgeproxy.config.filters import Filters
 from edgeproxy.config.hsts import HstsValue
 from edgeproxy.config.jwt import JwtForm
+from edgeproxy.config.keys import Keys, KeysValue
 from edgeproxy.config.lookups import IntrospectionForm, SessionForm
 from edgeproxy.config.model import (
     Auth,
@@ -341,7 +342,10 @@ class Settings(Frozen):
     certs: Annotated[Certs, _short("folder", str | Certs)] = Field(
         default=Certs(), description="Folder of certificates and keys."
     )
-    keys: WrittenPath = Field(default=Path("keys.jsonl"), description="File of API keys, hashed.")
+    keys: KeysValue = Field(default=Keys(), description="File of API keys, hashed.")
+    state: WrittenPath = Field(
+        default=Path("."), description="Folder for what the gateway itself remembers."
+    )
     include: Annotated[tuple[str, ...], one_or_more(str)] = Field(
         default=(), description="Files with further upstreams, limits and routes."
     )

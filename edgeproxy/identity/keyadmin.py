@@ -11,15 +11,23 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from edgeproxy.identity import keyfile
 from edgeproxy.identity.apikey import NewKey, digest, make
-from edgeproxy.identity.keyfile import stamp
+from edgeproxy.identity.keyfile import KeyFileError, stamp
 from edgeproxy.identity.keyrecord import KeyRecord, KeyState
+from edgeproxy.identity.pepper import Pepper
+
+PATIENCE = 30.0
+"""Seconds that a command waits for its turn; with a million keys each takes some fifteen."""
+
+_UNKNOWN: Mapping[str, int] = MappingProxyType({})
 
 
 class KeyCommandError(Exception):
@@ -41,6 +49,8 @@ class Listed(NamedTuple):
     consumer: str
     replaces: str
     note: str
+    pepper: str
+    last_used: float | None
 
 
 def add(
@@ -55,11 +65,12 @@ def add(
     not_before: float | None = None,
     expires: float | None = None,
     note: str = "",
+    pepper: Pepper | None = None,
 ) -> NewKey:
     """Add a key (the file is made if there is none). Its credential is in the answer and nowhere.
 
     `random_bytes`: `apikey.RANDOM_BYTES` of them, from `os.urandom`. Raises KeyCommandError,
-    KeyFileError for a file that is broken (it is left alone), OSError.
+    KeyFileError for a file that is broken, or made with another pepper (it is left alone), OSError.
     """
     key = make(random_bytes)
     if expires is not None and expires <= now:
@@ -67,7 +78,7 @@ def add(
     found = _without_blanks(
         id=key.id,
         name=name,
-        digest=digest(key.credential.encode("ascii")).hex(),
+        **hashed(key.credential.encode("ascii"), pepper),
         created=stamp(now),
         not_before=_stamp(not_before),
         expires=_stamp(expires),
@@ -76,7 +87,7 @@ def add(
         groups=list(groups),
         note=note,
     )
-    with _changing(path) as file:
+    with changing(path, pepper) as file:
         file.write(_appended(file.text, found))
     return key
 
@@ -89,6 +100,7 @@ def rotate(
     now: float,
     random_bytes: bytes,
     expires: float | None = None,
+    pepper: Pepper | None = None,
 ) -> NewKey:
     """Make a successor of a key; the old one works for `overlap` more seconds, or to its own end.
 
@@ -99,7 +111,7 @@ def rotate(
     key = make(random_bytes)
     if overlap < 0:
         raise KeyCommandError("the overlap must not be negative")
-    with _changing(path) as file:
+    with changing(path, pepper) as file:
         old = _object(file, key_id)
         record = keyfile.record_from(old)
         if record.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
@@ -110,7 +122,7 @@ def rotate(
         new = {name: value for name, value in old.items() if name in _INHERITED}
         new |= _without_blanks(
             id=key.id,
-            digest=digest(key.credential.encode("ascii")).hex(),
+            **hashed(key.credential.encode("ascii"), pepper),
             created=stamp(now),
             expires=_stamp(expires),
             consumer=record.consumer,
@@ -127,16 +139,26 @@ def revoke(path: Path, key_id: str, *, now: float) -> None:
 
     Its line stays, so that its id is never given again. Raises as `rotate`; revoking twice is fine.
     """
-    with _changing(path) as file:
+    with changing(path, peppered=False) as file:
         if not keyfile.record_from(_object(file, key_id)).revoked:
             file.write(keyfile.replaced(file.text, key_id, {"revoked": stamp(now)}))
 
 
-def listed(path: Path, *, now: float) -> list[Listed]:
-    """All keys, in the order of the file. Raises KeyFileError, OSError (also if there is none)."""
+def listed(path: Path, *, now: float, last: Mapping[str, int] = _UNKNOWN) -> list[Listed]:
+    """All keys, in the order of the file; `last` is when each was last used, by id.
+
+    Raises KeyFileError, OSError (also if there is none).
+    """
     text = path.read_bytes()
     _check(text)
-    return [_listed(keyfile.parse_object(line), now) for _, line in keyfile.lines(text)]
+    return [_listed(keyfile.parse_object(line), now, last) for _, line in keyfile.lines(text)]
+
+
+def hashed(credential: bytes, pepper: Pepper | None) -> dict[str, str]:
+    """The fields of a line that say by what a key is found."""
+    if pepper is None:
+        return {"digest": digest(credential).hex()}
+    return {"digest": pepper.digest(credential).hex(), "pepper": pepper.fingerprint}
 
 
 _INHERITED = ("name", "plan", "scopes", "groups", "note")
@@ -170,7 +192,7 @@ def _appended(text: bytes, found: dict[str, Any]) -> bytes:
         raise KeyCommandError(str(error)) from None
 
 
-def _object(file: _KeyFile, key_id: str) -> dict[str, Any]:
+def _object(file: KeyFile, key_id: str) -> dict[str, Any]:
     for _, line in keyfile.lines(file.text):
         found = keyfile.parse_object(line)
         if found["id"] == key_id:
@@ -178,7 +200,7 @@ def _object(file: _KeyFile, key_id: str) -> dict[str, Any]:
     raise KeyCommandError(f"there is no key {key_id}")
 
 
-def _listed(found: dict[str, Any], now: float) -> Listed:
+def _listed(found: dict[str, Any], now: float, last: Mapping[str, int]) -> Listed:
     record = keyfile.record_from(found)
 
     def when(field: str) -> float | None:
@@ -197,15 +219,22 @@ def _listed(found: dict[str, Any], now: float) -> Listed:
         consumer=record.consumer,
         replaces=found.get("replaces", ""),
         note=found.get("note", ""),
+        pepper=record.pepper,
+        last_used=last.get(record.id),
     )
 
 
-def _check(text: bytes) -> None:
-    for error in keyfile.problems(text):
-        raise error
+def _check(text: bytes, pepper: Pepper | None = None, *, peppered: bool = False) -> None:
+    """Raise KeyFileError for what is wrong first; of the pepper only where keys are `peppered`
+    with it now."""
+    for found in keyfile.records(text):
+        if isinstance(found, KeyFileError):
+            raise found
+        if peppered and (wrong := keyfile.wrong_pepper(found, pepper)):
+            raise KeyFileError(0, f"key {found.id}: {wrong}")
 
 
-class _KeyFile(NamedTuple):
+class KeyFile(NamedTuple):
     """The file under its lock: its text, checked, and the one way to change it."""
 
     text: bytes
@@ -213,16 +242,39 @@ class _KeyFile(NamedTuple):
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[_KeyFile]:
+def changing(
+    path: Path, pepper: Pepper | None = None, *, peppered: bool = True
+) -> Iterator[KeyFile]:
+    """Hold the lock of a file, which is sound, while it is changed. Only who makes no key needs no
+    pepper (`peppered`).
+
+    Raises KeyCommandError if another command holds it for too long, KeyFileError if a line is
+    wrong or made with another pepper than `pepper`, OSError.
+    """
     real = Path(os.path.realpath(path))  # a link stays a link
     lock = os.open(f"{real}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take(lock, real)
         text = real.read_bytes() if real.exists() else b""
-        _check(text)
-        yield _KeyFile(text, lambda changed: _write(real, changed))
+        _check(text, pepper, peppered=peppered)
+        yield KeyFile(text, lambda changed: _write(real, changed))
     finally:
         os.close(lock)  # and with it the lock goes
+
+
+def _take(lock: int, path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise KeyCommandError(
+                    f"another command has held {path.name}.lock for {PATIENCE:g} s; "
+                    "nothing was changed; try again when it has ended"
+                ) from None
+        time.sleep(0.02)
 
 
 def _write(path: Path, text: bytes) -> None:

@@ -2,6 +2,9 @@
 
     {"id": "…", "name": "…", "digest": "<SHA-256 of the credential, 64 hex digits>", …}
 
+With `"pepper": "<fingerprint>"` beside it the digest is the HMAC with that pepper (`pepper`): lines
+of both kinds may stand in one file, since a digest cannot be turned into the other kind.
+
 Optional: `created`, `not_before`, `expires`, `revoked` (times as RFC 3339 text with an offset, or
 seconds since 1970; `revoked` also true or false), `plan`, `scopes`, `groups`, `consumer` (default:
 the id), `replaces` (the id of the key that this one was rotated from), `note`.
@@ -21,6 +24,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edgeproxy.identity.keyrecord import KeyRecord
+from edgeproxy.identity.pepper import Pepper
 
 LONGEST_LINE = 64 * 1024
 """Bytes. A key with hundreds of scopes fits; a file that is something else is noticed early."""
@@ -28,9 +32,8 @@ LONGEST_LINE = 64 * 1024
 _END_OF_TIME = 253402300800.0  # the year 10000, which RFC 3339 cannot write
 _TIMES = ("created", "not_before", "expires")
 _LISTS = ("scopes", "groups")
-_KNOWN = frozenset(
-    ("id", "name", "digest", "revoked", "consumer", *_TIMES, "plan", "replaces", "note", *_LISTS)
-)
+_TEXTS = ("plan", "consumer", "replaces", "note", "pepper")
+_KNOWN = frozenset(("id", "name", "digest", "revoked", *_TIMES, *_LISTS, *_TEXTS))
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # Neither control characters nor half a surrogate pair, which JSON can spell and UTF-8 cannot.
 _NAME = re.compile(r"(?! )[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}(?<! )")
@@ -42,6 +45,7 @@ _OPTIONAL = {
     "consumer": (_ID, _ID_FORM),
     "replaces": (_ID, _ID_FORM),
     "note": (_NOTE, "text"),
+    "pepper": (re.compile(r"[0-9a-f]{16}", re.ASCII), "the fingerprint of a pepper, 16 hex digits"),
 }
 
 
@@ -107,6 +111,22 @@ def record_from(found: Mapping[str, Any]) -> KeyRecord:
         scopes=frozenset(_words(found, "scopes")),
         plan=found.get("plan", ""),
         consumer=found.get("consumer", ""),
+        pepper=found.get("pepper", ""),
+    )
+
+
+def wrong_pepper(record: KeyRecord, pepper: Pepper | None) -> str:
+    """Why a key cannot be looked up with the pepper that is configured, if any; "" if it can."""
+    if not record.pepper or (pepper is not None and pepper.fingerprint == record.pepper):
+        return ""
+    if pepper is None:
+        return (
+            f"the digest is made with a pepper ({record.pepper}), and none is configured; "
+            'name it, as in `keys: { file: keys.jsonl, pepper: "${file:pepper}" }`'
+        )
+    return (
+        f"the digest is made with another pepper ({record.pepper}) than the one that is "
+        f"configured ({pepper.fingerprint}); configure that one, or add the key anew"
     )
 
 

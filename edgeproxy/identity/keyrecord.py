@@ -23,6 +23,7 @@ class KeyRecord:
     """One line of the key file. Times in seconds since 1970; `expires` is inf for never.
 
     `id` is the key's own, `consumer` its holder's: that of the first key in a line of rotations.
+    `pepper` is the fingerprint of the pepper that the digest was made with, "" for SHA-256 alone.
     `used` is when it was last looked up since the file was loaded, 0.0 for not yet.
     `principal` is built when first asked for, so that a key that nobody uses costs little.
     """
@@ -35,6 +36,7 @@ class KeyRecord:
         "id",
         "name",
         "not_before",
+        "pepper",
         "plan",
         "principal",
         "revoked",
@@ -56,6 +58,7 @@ class KeyRecord:
         scopes: frozenset[str] = frozenset(),
         plan: str = "",
         consumer: str = "",
+        pepper: str = "",
     ) -> None:
         self.id = id
         self.name = name
@@ -67,6 +70,7 @@ class KeyRecord:
         self.scopes = scopes
         self.plan = plan
         self.consumer = consumer or id
+        self.pepper = pepper
         self.used = 0.0
 
     def __getattr__(self, attribute: str) -> Principal:

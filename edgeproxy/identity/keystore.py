@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
 from twisted.logger import Logger
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 
 from edgeproxy.identity.keyfile import KeyFileError
 from edgeproxy.identity.keyindex import PIECE, KeyIndex, build, slices
+from edgeproxy.identity.pepper import Pepper
 
 INTERVAL = 1.0
 """Seconds between two looks at the file: what a revocation takes to work, at most twice that."""
@@ -35,11 +37,11 @@ _KEPT = "the keys loaded before stay in use"
 _log = Logger()
 
 
-def load(path: Path) -> KeyIndex:
+def load(path: Path, pepper: Pepper | None = None) -> KeyIndex:
     """The keys of a file, at once; none if there is no file. Raises KeyFileError, OSError."""
     try:
         with path.open("rb") as file:
-            return build(_pieces(file))
+            return build(_pieces(file), pepper)
     except FileNotFoundError:
         return KeyIndex()
 
@@ -48,11 +50,21 @@ class KeyStore:
     """The keys now in force, kept in step with their file.
 
     `on_swap` is called with each index that comes into force, the first one included. Where the
-    last look found the file missing or broken, `trouble` says so; it is "" else.
+    last look found the file missing or broken, `trouble` says so; it is "" else. `last` is when
+    keys were last used, as it was known before (`KeyIndex.last`).
     """
 
-    def __init__(self, reactor: Timers, path: Path, on_swap: Callable[[KeyIndex], object]) -> None:
+    def __init__(
+        self,
+        reactor: Timers,
+        path: Path,
+        on_swap: Callable[[KeyIndex], object],
+        pepper: Pepper | None = None,
+        last: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.index = KeyIndex()
+        self.last = last  # until the first index is there, which keeps what it has use for
+        self._pepper = pepper
         self.trouble = ""
         self._reactor = reactor
         self._path = path
@@ -77,9 +89,11 @@ class KeyStore:
             self._warn("there is no such file: no API key is valid")
         else:
             with self._path.open("rb") as file:
-                for index in slices(_pieces(file)):  # noqa: B007  # the last is the index
-                    yield
+                pieces = _pieces(file)
+                for index in slices(pieces, pepper=self._pepper, last=self.last):  # noqa: B007
+                    yield  # the last is the index
         assert index is not None
+        self.last = {}
         if _seen(self._path) != seen:
             self._known = object()  # it changed meanwhile: it is read again at the first look
         self._swap(index)
@@ -149,13 +163,19 @@ class KeyStore:
         if seen is None:
             self._loaded = None
             self._warn("the file is gone: no API key is valid")
-            self._swap(KeyIndex())
+            yield from self.index.collecting(self.index)
+            empty = KeyIndex()
+            # The file may come back, and with it the keys.
+            empty.last, self.index.last = self.index.last, {}
+            empty.stale = self.index.stale
+            self._swap(empty)
             return
         index = None
         try:
             with self._path.open("rb") as file:
-                for index in slices(_pieces(file)):  # noqa: B007  # the last is the index
-                    yield
+                pieces, last = _pieces(file), self.index.last
+                for index in slices(pieces, pepper=self._pepper, last=last):  # noqa: B007
+                    yield  # the last is the index
             changed = _seen(self._path) != seen
         except KeyFileError as error:
             changed = _seen(self._path) != seen
@@ -179,8 +199,20 @@ class KeyStore:
         self.index = index
         self._on_swap(index)
 
+    def follow(self, before: KeyStore) -> None:
+        """Take the place of a store, with what is known there of the use of keys."""
+        self._old += [*before._old, before.index]
+        before.index, before._old = KeyIndex(), []
+
+    def collecting(self) -> Generator[None, None, None]:
+        """Bring `index.last` up to date, in short steps."""
+        for index in (*self._old, self.index):
+            yield from self.index.collecting(index)
+
     def _release_old(self) -> Generator[None, None, None]:
         """Free what no request holds any more, in steps: a million keys take a while to free."""
+        for index in self._old:
+            yield from self.index.collecting(index)
         for index in [self._old.pop() for _ in range(len(self._old))]:
             if sys.getrefcount(index) > _OURS:
                 self._old.append(index)

@@ -39,7 +39,11 @@ def status(gateway: Gateway) -> dict[str, Any]:
             "names": {host: each.credential for host, each in snapshot.policies.by_host.items()},
             "trouble": gateway.trust.trouble,
         },
-        "keys": {"count": len(gateway.keys.index), "trouble": gateway.keys.trouble},
+        "keys": {
+            "count": len(gateway.keys.index),
+            "trouble": gateway.keys.trouble,
+            "last_used": str(gateway.last_used.path),
+        },
         "credentials": gateway.credentials.status(),
         "edge_token": None if issuing is None else issuing.status(),
         "upstreams": upstreams(gateway),

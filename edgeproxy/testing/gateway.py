@@ -181,7 +181,7 @@ class MemoryGateway:
         }
         text = json.dumps({name: value for name, value in line.items() if value})
         record = parse_line(text.encode("ascii"), 1)
-        added = self.gateway.keys.index.add(record.digest, text.encode("ascii"))
+        added = self.gateway.keys.index.add(record, text.encode("ascii"))
         if not added:
             raise ValueError(f"there is a key {name!r} already")
         return key.credential
