@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Connections at once; each prober holds one.
 PROBES = 64
 ALIVE, READY = b"/healthz", b"/readyz"  # Kubernetes' names
+#: Balancers ask for these without Host: HAProxy's ``option httpchk GET /readyz`` is HTTP/1.0.
+PATHS = (ALIVE, READY)
 _FIELDS = (b"Content-Type: text/plain", b"Cache-Control: no-store")
 
 
@@ -53,7 +55,7 @@ class Readiness:
         path = exchange.head.target.partition(b"?")[0]
         if path == PATH:
             return self._publish(exchange)
-        if path not in (ALIVE, READY):
+        if path not in PATHS:
             return False
         exchange.path = path
         exchange.snapshot = copy(self._snapshot())  # all the same, but no line in the log

@@ -44,7 +44,7 @@ from edgeproxy.notify import Notify
 from edgeproxy.observe.accesslog import AccessLog
 from edgeproxy.observe.counters import Counters
 from edgeproxy.observe.status import summary
-from edgeproxy.readiness import PROBES, Readiness
+from edgeproxy.readiness import PATHS, PROBES, Readiness
 from edgeproxy.redirect import RedirectToHttps
 from edgeproxy.relay import Relay
 from edgeproxy.reloading import Reloader, Staged
@@ -177,7 +177,6 @@ class Gateway(Service):
 
     def _listen(self, bound: list[Bound]) -> None:
         config = self.config
-        limits = _head_limits(config)
         timeouts = _timeouts(config)
         for kind, sock in bound:
             context = self._context if kind == "https" else None
@@ -192,7 +191,9 @@ class Gateway(Service):
             "http": redirect.handle,
             "health": self.readiness.handle,
         }
+        asked_at = "health" if self.probing else "http"
         for made in (*self.listeners, *self.probing):
+            limits = _head_limits(config, PATHS if made.kind == asked_at else ())
             made.listener = Listener(
                 handlers[made.kind], self.snapshot, made.closed, self.clock, timeouts, limits
             )
@@ -291,7 +292,8 @@ class Gateway(Service):
             staged.folder.adopt(self._certificates_changed)
         for listening in (*self.listeners, *self.probing):
             listening.listener.timeouts = _timeouts(built.config)
-            listening.listener.limits = _head_limits(built.config)
+            hostless = listening.listener.limits.hostless
+            listening.listener.limits = _head_limits(built.config, hostless)
         self._tell_open_routes(before)
         self._tell_unverified()
 
@@ -465,8 +467,9 @@ def _nothing(_: object) -> None:
     """The index is asked for when it is needed."""
 
 
-def _head_limits(config: Config) -> HeadLimits:
-    return HeadLimits(config.heads.request, config.heads.target, config.heads.fields)
+def _head_limits(config: Config, hostless: tuple[bytes, ...]) -> HeadLimits:
+    heads = config.heads
+    return HeadLimits(heads.request, heads.target, heads.fields, hostless)
 
 
 def _timeouts(config: Config) -> Timeouts:

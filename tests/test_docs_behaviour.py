@@ -41,7 +41,11 @@ SENT: dict[str, list[str]] = {
     "a line that ends in a bare LF": [f"GET / HTTP/1.1\n{HOST}\r\n", get("/", "A: b\nC: d\r\n")],
     "white space before a field's colon": [get("/", "A : b\r\n")],
     "a field that is continued on the next line": [get("/", "A: b\r\n c\r\n")],
-    "no Host, or two": ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", get("/", HOST)],
+    "no Host (but for [probes](operations.md#health)), or two": [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        get("/", HOST),
+    ],
     "`Content-Length` beside `Transfer-Encoding`": [chunked("Content-Length: 1\r\n")],
     "`Content-Length: 1, 1`": [get("/", "Content-Length: 1, 1\r\n") + "a"],
     "`Transfer-Encoding: gzip, chunked`": [

@@ -116,14 +116,22 @@ _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
 class HeadLimits:
-    """Bounds of a head: bytes of the whole, of the target, and the number of fields."""
+    """Bounds of a head: bytes of the whole, of the target, and the number of fields; and the
+    paths (``hostless``) that may be asked for without a Host field."""
 
-    __slots__ = ("fields", "size", "target")
+    __slots__ = ("fields", "hostless", "size", "target")
 
-    def __init__(self, size: int = 16384, target: int = 8192, fields: int = 100) -> None:
+    def __init__(
+        self,
+        size: int = 16384,
+        target: int = 8192,
+        fields: int = 100,
+        hostless: tuple[bytes, ...] = (),
+    ) -> None:
         self.size = size
         self.target = target
         self.fields = fields
+        self.hostless = hostless
 
 
 def parse_request(
@@ -183,7 +191,7 @@ def parse_request(
                 _read_transfer_encoding(head, value)
             elif kind is EXPECT and minor == b"1":  # RFC 9110 10.1.1: nothing in HTTP/1.0
                 head.expect = value.lower()
-    if head.host is None:
+    if head.host is None and head.path not in limits.hostless:
         raise malformed("A request needs exactly one Host field.")
     if head.chunked and head.length is not None:
         raise malformed("Content-Length and Transfer-Encoding cannot stand together.")

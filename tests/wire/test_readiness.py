@@ -10,6 +10,7 @@ from wire_support import get, standard
 
 from edgeproxy.certs.names import NameMap
 from edgeproxy.config import ConfigError, parse
+from edgeproxy.reloading import Staged
 from edgeproxy.testing import Ending, MemoryGateway, Wire
 from edgeproxy.testing.reactor import EPOCH
 
@@ -44,6 +45,37 @@ def test_alive_and_ready(at: tuple[MemoryGateway, Callable[[], Wire]]) -> None:
     assert gateway.log == [], "probes are not logged"
     assert gateway.gateway.readiness.probes == {"healthz": 1, "readyz": 3}
     assert gateway.gateway.counters.as_dict()["requests"] == 0
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_balancers_name_no_host(
+    at: tuple[MemoryGateway, Callable[[], Wire]], version: bytes
+) -> None:
+    """HAProxy's `option httpchk GET /readyz` sends two words and a version, nothing else."""
+    gateway, connect = at
+    for path in (b"/readyz", b"/healthz", b"/readyz?from=lb"):
+        client = connect()
+        client.send(b"GET %b HTTP/%b\r\n\r\n" % (path, version))
+        assert client.received.startswith(b"HTTP/1.1 200 OK\r\n"), path
+        assert client.received.endswith(b"\r\n\r\nok\n")
+        assert (client.ending is Ending.OPEN) == (version == b"1.1")
+    assert gateway.log == []
+    for path in (b"/", b"/healthz/", b"/healthzz", b"http://a/healthz"):
+        client = connect()
+        client.send(b"GET %b HTTP/%b\r\n\r\n" % (path, version))
+        assert client.received.startswith(b"HTTP/1.1 400 "), path
+    gateway.gateway.use(gateway.gateway.build(gateway.config), Staged())
+    client = connect()
+    client.send(b"GET /readyz HTTP/%b\r\n\r\n" % version)
+    assert client.received.startswith(b"HTTP/1.1 200 OK\r\n"), "after a reload too"
+
+
+def test_nothing_is_without_a_host_elsewhere(make: Make) -> None:
+    """Neither over TLS, nor on the plain listener where probes have one of their own."""
+    gateway = make(standard(routes="    /healthz: { to: users, auth: none }", top=HEALTH))
+    for client in (gateway.client(), gateway.client(plain=True)):
+        client.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.received.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
