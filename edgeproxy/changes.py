@@ -26,7 +26,7 @@ _IN_FORCE = (
     "resolver",
     "server_header",
 )
-_AT_START = ("listen", "health", "access_log", "control", "state")
+_AT_START = ("listen", "health", "access_log", "control")
 
 
 def describe(old: Config, new: Config) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Container, Generator, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
@@ -124,7 +125,7 @@ class Gateway(Service):
         self.control = ControlSocket(reactor, config.control.path, self, group=config.control.group)
         self.signals = Signals(reactor, self)
         self.keys = KeyStore(reactor, config.keys.file, _nothing, config.keys.hashing)
-        self.last_used = LastUsed(reactor, config.state / lastused.NAME, self._key_store)
+        self.last_used = LastUsed(reactor, _uses(config), self._key_store)
         self.folder = self._folder(config)
         self.mounts = Mounts(reactor, self.deadlines)
         self.credentials = Credentials(reactor, self.clock, self._keys)
@@ -241,7 +242,7 @@ class Gateway(Service):
             self.credentials.by_name(credentials),
             filters.chains,
         )
-        edge = self.issuing.build(config, state_folder(config.state, config.folder, os.environ))
+        edge = self.issuing.build(config, _state(config))
         if edge is not None:
             edge.furnish(router.ordered, config.routes)
         policies = self._policies(config)
@@ -283,6 +284,7 @@ class Gateway(Service):
             self.keys.stop()
             staged.keys.follow(self.keys)
             self.keys = staged.keys
+        self.last_used.move(_uses(built.config))
         if staged.folder is not None and staged.tls is not None:
             self.folder.stop()
             self.folder = staged.folder.folder
@@ -465,6 +467,14 @@ def _not_changed(failure: Failure) -> None:
 
 def _nothing(_: object) -> None:
     """The index is asked for when it is needed."""
+
+
+def _state(config: Config) -> Path:
+    return state_folder(config.state, config.folder, os.environ)
+
+
+def _uses(config: Config) -> Path:
+    return _state(config) / lastused.NAME
 
 
 def _head_limits(config: Config, hostless: tuple[bytes, ...]) -> HeadLimits:

@@ -185,7 +185,8 @@ def test_the_last_use_is_listed(keys: Path, tmp_path: Path) -> None:
     called("keys", "add", "one")
     called("keys", "add", "two", "--not-before", "2099-01-01")
     assert "LAST USED" not in called("keys", "list")
-    (tmp_path / "keys.used").write_text(f"{listed()[0]['id']} 1767225600\n")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "keys.used").write_text(f"{listed()[0]['id']} 1767225600\n")
     assert [key["last_used"] for key in listed()] == ["2026-01-01T00:00:00Z", None]
     table = called("keys", "list")
     assert "NOT BEFORE" in table and "2099-01-01 00:00Z" in table

@@ -61,12 +61,11 @@ def one(text: str, **options: str) -> Route:
 
 def test_defaults_of_everything(tmp_path: Path) -> None:
     config = parse("routes: { '*': { /: { page: true } } }", folder=tmp_path)
-    placed = {"folder", "routes", "certs", "keys", "state", "access_log", "control"}
+    placed = {"folder", "routes", "certs", "keys", "access_log", "control"}
     rest = config.model_dump(exclude=placed)
     fresh = Config().model_dump(include=set(rest))
     assert rest == fresh
     assert config.access_log == tmp_path / "access.log"
-    assert config.state == tmp_path
     assert config.control.path == tmp_path / "edgeproxy.sock"
     assert config.routes[0] == Route(host="*", path="/", page=True, file="edgeproxy.yaml", line=1)
 
@@ -214,7 +213,6 @@ def test_paths_start_where_the_file_lies(tmp_path: Path, monkeypatch: pytest.Mon
     assert config.source == tmp_path / "x" / "e.yaml"
     assert config.folder == tmp_path / "x"
     assert config.keys.file == tmp_path / "x" / ".." / "k"
-    assert config.state == tmp_path / "x"
     assert config.certs.folder == tmp_path / "x" / "certs"
 
 

@@ -55,7 +55,7 @@ def test_status_tells_what_is_in_force(gateway: Start) -> None:
     assert found["keys"] == {
         "count": 1,
         "trouble": "",
-        "last_used": str(running.folder / "keys.used"),
+        "last_used": str(running.folder / "state" / "keys.used"),
     }
     assert found["certificates"]["names"] == 3
     assert found["counters"]["requests"] == 1

@@ -142,15 +142,16 @@ def test_another_store_takes_it_over(home: Home, tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_written_one_line_says_so(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    home.kept.path = tmp_path / "none" / NAME
+    (tmp_path / "none").touch()
+    home.kept.move(tmp_path / "none" / NAME)
     with capturedLogs() as said:
         for number in range(3):
             home.use(1, NOW + number)
             home.minute()
     warnings = [each for each in said if each["log_level"] is LogLevel.warn]
     assert len(warnings) == 1
-    assert "No such file or directory" in warnings[0]["trouble"]
-    (tmp_path / "none").mkdir()
+    assert "Not a directory" in warnings[0]["trouble"]
+    (tmp_path / "none").unlink()
     home.minute()
     assert home.written() == {"k1": int(NOW + 2)}
     home.stop()

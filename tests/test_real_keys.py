@@ -62,7 +62,6 @@ def test_a_pepper_comes_in_and_a_wrong_one_does_not(gateway: Start) -> None:
 
 def test_the_last_use_is_known_after_the_end(gateway: Start) -> None:
     running = gateway({**PAGE, "state": "kept"})
-    (running.folder / "kept").mkdir()
     (before,) = listed(running).values()
     assert before["last_used"] is None
     began = int(time.time())

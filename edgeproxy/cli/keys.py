@@ -192,8 +192,12 @@ def revoke(ids: tuple[str, ...], config: Path | None) -> None:
 def _last_used(config: Path | None) -> dict[str, int]:
     """By id; that it cannot be read is no reason to list nothing."""
     from edgeproxy.identity.lastused import NAME, read
+    from edgeproxy.state import state_folder
 
-    path = setting(the_file(config), "state", ".") / NAME
+    file = the_file(config)
+    folder = file.absolute().parent
+    written = setting(file, "state", "")
+    path = state_folder(None if written == folder else written, folder, os.environ) / NAME
     try:
         return read(path, time.time())
     except OSError as error:

@@ -110,7 +110,6 @@ def assemble(
         listen=form.listen,
         certs=Certs(folder=folder / form.certs.folder, default=form.certs.default),
         keys=form.keys.within(folder),
-        state=folder / form.state,
         auth=form.auth,
         credentials=credentials,
         client_certificates=asking,

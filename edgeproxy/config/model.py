@@ -326,8 +326,6 @@ class Config(Frozen):
     listen: Listen = Listen()
     certs: Certs = Certs()
     keys: Keys = Keys()
-    # beside the configuration, as the access log
-    state: Path = Path(".")
     auth: Auth = Auth()
     credentials: dict[str, NamedCredential] = {}
     client_certificates: dict[str, Asked] = {}

@@ -343,9 +343,6 @@ class Settings(Frozen):
         default=Certs(), description="Folder of certificates and keys."
     )
     keys: KeysValue = Field(default=Keys(), description="File of API keys, hashed.")
-    state: WrittenPath = Field(
-        default=Path("."), description="Folder for what the gateway itself remembers."
-    )
     include: Annotated[tuple[str, ...], one_or_more(str)] = Field(
         default=(), description="Files with further upstreams, limits and routes."
     )

@@ -69,6 +69,12 @@ class LastUsed:
             self._warn(error)
             return {}
 
+    def move(self, path: Path) -> None:
+        """Write to another file from now on."""
+        if path != self.path:
+            self.path = path
+            self._store().index.stale = True
+
     def start(self) -> None:
         """Begin to write, once a minute."""
         self._call = self._reactor.callLater(INTERVAL, self._turn)
@@ -128,6 +134,8 @@ class LastUsed:
 def _writing(path: Path, last: dict[str, int]) -> Generator[None, None, None]:
     """The file anew, in short steps. Not forced to the disk, which would hold up all else: a
     machine that loses its power may lose the last minutes."""
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     with open(os.open(beside, flags, 0o600), "wb") as file:
