@@ -159,7 +159,8 @@ def test_from_pip_install_to_a_key(
     (example,) = of("README.md", "yaml")
     example = example.replace("8443", port).replace("8080", plain).replace("9001", service)
     (terminal.folder / "shop").mkdir()
-    (terminal.folder / "shop" / "status.py").write_text(*of("README.md", "python"))
+    for name, text in zip(("status", "policy"), of("README.md", "python"), strict=True):
+        (terminal.folder / "shop" / f"{name}.py").write_text(text)
     write_config(terminal.folder, example)
     said = terminal.paste(CHANGED)
     for expected in ("all right: 4 routes", "OPEN", "routes added: ", "limit added: pay"):

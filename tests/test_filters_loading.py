@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgeproxy.config import parse
-from edgeproxy.filters.inforce import problems
+from edgeproxy.config import ConfigError, parse
+from edgeproxy.filters import Filter
+from edgeproxy.filters.inforce import Filters, problems
 
 SHOP = """
 from datetime import time
@@ -55,6 +57,12 @@ class Tenant(Filter):
     def on_request(self, request): pass
 class Broken(Filter):
     def __init__(self): raise KeyError("no such thing")
+    def on_request(self, request): pass
+class Raising(Filter):
+    class Options(BaseModel):
+        @model_validator(mode="after")
+        def checked(self):
+            raise KeyError("oops")
     def on_request(self, request): pass
 class Model(Filter):
     Options = dict
@@ -118,6 +126,7 @@ WRONG = [
     ("shop.Text", "6:16: shop.Text.sets is no list of fields", ""),
     ("shop.Model", "6:16: shop.Model.Options is no pydantic model", ""),
     ("shop.Broken", "6:16: making 'shop.Broken' failed: KeyError: 'no such thing' (", ""),
+    ("shop.Raising", "6:16: shop.Raising.Options failed: KeyError: 'oops' (", ""),
     ("{ use: shop.Hours }", "6:23: 'closes' is missing here; add it", ""),
     ("{ use: shop.Plain, options: { a: 1 } }", "6:44: shop.Plain takes no options", ""),
     (
@@ -159,3 +168,21 @@ def test_a_condition_on_a_field_that_a_filter_sets_is_told(
 ) -> None:
     (told,) = shop("shop.Tenant", "    /b: { to: a, when: { x_tenant: a } }\n")
     assert told.startswith("7:1: `when` names x_tenant, which the filter shop.Tenant sets")
+
+
+def test_a_field_of_a_credentials_is_no_filters(tmp_path: Path) -> None:
+    text = """
+upstreams: { a: http://127.0.0.1:9001 }
+auth: { ext: { authorize: "https://auth.example.com/", take: [X-Tenant, X-User], principal: X-User } }
+routes: { "*": { /: { to: a, auth: ext, filters: tenant } } }
+"""
+    config = parse(text, "e.yaml", folder=tmp_path)
+
+    class Tenant(Filter):
+        sets = ["X-Tenant"]
+
+        def on_request(self, request: Any) -> None:
+            pass
+
+    with pytest.raises(ConfigError, match="Tenant.sets: X-Tenant is set by a credential"):
+        Filters(None, None, {"tenant": Tenant}).build(config)  # type: ignore[arg-type]

@@ -509,3 +509,46 @@ def test_filters_of_defaults_and_of_none() -> None:
     client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
     client.send(b"GET /n HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
     assert [each.status for each in client.answers("GET", "GET")] == [299, 200]
+
+
+def test_hooks_of_the_log_that_wait_are_bounded() -> None:
+    class Auditing(Filter):
+        cancelled = 0
+
+        def on_log(self, request: Request, entry: Any) -> Deferred[None]:
+            return Deferred(self.cancel)
+
+        def cancel(self, deferred: Deferred[None]) -> None:
+            self.cancelled += 1
+
+    harness = FilterHarness(Auditing)
+    client = harness.gateway.client()
+    chain = harness.gateway.gateway.snapshot().router.ordered[0].action.filters
+    assert chain is not None
+    made = chain.entries[0].made
+    made.telling = 999
+    for cancelled in (0, 1):
+        client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+        harness.settle()
+        assert (made.telling, harness.filter.cancelled) == (1000, cancelled)
+    harness.wait(6)
+    assert (made.telling, harness.filter.cancelled) == (999, 2)
+    assert made.counts.timeouts == 2
+
+
+def test_two_requests_at_once_are_told_apart() -> None:
+    class Later(Filter):
+        waiting: ClassVar[list[Deferred[None]]] = []
+
+        def on_request(self, request: Request) -> Deferred[None]:
+            self.waiting.append(Deferred())
+            return self.waiting[-1]
+
+    harness = FilterHarness(Later)
+    first, second = harness.request(path="/1"), harness.request(path="/2")
+    Later.waiting[1].callback(None)
+    assert (first.status, second.status) == (0, 200)
+    assert second.passed_on is not None and second.passed_on.path == "/2"
+    assert first.passed_on is None
+    Later.waiting[0].callback(None)
+    assert first.passed_on is not None and first.passed_on.path == "/1"

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.web.resource import Resource
@@ -18,12 +19,35 @@ from twisted.web.server import Site
 
 from edgeproxy.config import parse
 from edgeproxy.exchange import Exchange, Outcome
+from edgeproxy.filters import Filter, LogEntry, Refuse, Request, Response
 from edgeproxy.identity.apikey import digest, make
 from edgeproxy.service import Gateway
 from edgeproxy.testing import Answer, read_answers
 
 KEY = make(bytes(48))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Tenant(Filter):
+    """Has a hook at each place where one may be."""
+
+    sets = ("X-Tenant",)
+
+    def on_request(self, request: Request) -> None:
+        if request.query == "no":
+            raise Refuse(403, "No.")
+        request.headers["X-Tenant"] = request.host
+
+    async def on_response(self, request: Request, response: Response) -> None:
+        response.headers["X-Tenant"] = request.host
+        waiting: Deferred[None] = Deferred()
+        self.later(waiting)
+        await waiting
+
+    later: Callable[[Deferred[None]], None]
+
+    def on_log(self, request: Request, entry: LogEntry) -> None:
+        entry["tenant"] = request.host
 
 
 class Service(Protocol):
@@ -58,7 +82,7 @@ class Mounted:
         factory.buildProtocol = self._accepted
         service = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.service_port = service.getHost().port
-        self.gateway = Gateway(reactor, parse(self._configuration()))
+        self.gateway = Gateway(reactor, parse(self._configuration()), filters={"tenant": Tenant})
         self.finished: list[Exchange] = []
         self.gateway.resource.snapshot.finished = self.finished.append
         line = b'{"id":"%b","name":"ada","digest":"%b","created":"2026-01-01T00:00:00Z"}'
@@ -83,6 +107,7 @@ routes:
     /users: users
     /chat: {{ to: users, auth: none, websocket: true }}
     /limited: {{ to: users, auth: none, limit: few }}
+    /filtered: {{ to: users, auth: none, filters: tenant }}
     /cors: {{ to: users, cors: https://app.example.com }}
 """
 
@@ -172,6 +197,30 @@ def mounted() -> Iterator[Mounted]:
 
 def get(path: bytes, fields: bytes = b"", method: bytes = b"GET") -> bytes:
     return method + b" " + path + b" HTTP/1.1\r\nHost: Site.example:80\r\n" + fields + b"\r\n"
+
+
+def test_filters_in_a_site(mounted: Mounted) -> None:
+    waiting: list[Deferred[None]] = []
+    Tenant.later = staticmethod(waiting.append)  # type: ignore[assignment]
+    client = mounted.client(get(b"/filtered", b"X-Tenant: evil\r\nx_tenant: evil\r\n"))
+    service = mounted.service()
+    mounted.until(lambda: service.data.endswith(b"\r\n\r\n"))
+    assert b"X-Tenant: site.example\r\n" in service.data
+    assert b"evil" not in service.data
+    service.say(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+    mounted.until(lambda: waiting)
+    service.say(b"ok")
+    assert client.read() == b""
+    waiting.pop().callback(None)
+    answer = client.answer()
+    assert (answer.status, answer.body, answer.field("X-Tenant")) == (200, b"okok", "site.example")
+    refused = mounted.client(get(b"/filtered?no"))
+    assert refused.answer().status == 403
+    open_ = mounted.client(get(b"/open", b"X-Tenant: evil\r\n"))
+    mounted.until(lambda: b"GET /open" in b"".join(each.data for each in mounted.services))
+    assert b"evil" not in b"".join(each.data for each in mounted.services)
+    open_.close()
+    assert [each.notes for each in mounted.finished[:2]] == ['"tenant":"site.example",'] * 2
 
 
 def test_a_request(mounted: Mounted) -> None:

@@ -7,7 +7,7 @@ it may write, is looked at in :mod:`edgeproxy.filters.run`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -32,7 +32,17 @@ _log = Logger()
 class Made:
     """One filter of a configuration: its class with its options, and, once it was made, itself."""
 
-    __slots__ = ("__weakref__", "changes", "counts", "filter", "kind", "name", "options", "sets")
+    __slots__ = (
+        "__weakref__",
+        "changes",
+        "counts",
+        "filter",
+        "kind",
+        "name",
+        "options",
+        "sets",
+        "telling",
+    )
 
     def __init__(
         self, name: str, kind: type, options: Any, counts: Counts, sets: Sequence[str]
@@ -44,14 +54,30 @@ class Made:
         self.sets = tuple(sets)
         self.changes: tuple[str, ...] = tuple(getattr(kind, "changes", ()))
         self.filter: Any = None
+        #: How many hooks of the log are waiting for something.
+        self.telling = 0
 
 
 class Entry:
     """A filter at its place in a route's list."""
 
-    __slots__ = ("_known", "counts", "index", "made", "may", "name", "shadow", "timeout")
+    __slots__ = (
+        "_known",
+        "_reserved",
+        "counts",
+        "index",
+        "made",
+        "may",
+        "name",
+        "shadow",
+        "timeout",
+    )
 
-    def __init__(self, index: int, made: Made, use: FilterUse) -> None:
+    def __init__(
+        self, index: int, made: Made, use: FilterUse, reserved: Set[bytes] = frozenset()
+    ) -> None:
+        #: Fields that credentials set, folded.
+        self._reserved = reserved
         self.index = index
         self.made = made
         self.name = made.name
@@ -68,6 +94,8 @@ class Entry:
         if (name, request, remove) in self._known:
             return
         why = reserved(name, request=request)
+        if request and folded(name) in self._reserved:
+            why = "is written by a credential of the configuration"
         if why:
             raise FieldError(f"{self.name} may not write {name}: it {why}")
         if request and not remove and folded(name) not in self.may:

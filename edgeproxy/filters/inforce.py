@@ -147,13 +147,15 @@ class _Reader:
         self._dropins: dict[str, Any] | None = None
         self._chains: dict[int, Chain | None] = {}
         self._kinds: dict[str, type | LoadError] = {}
+        #: Fields that credentials set, folded.
+        self._reserved = frozenset(map(folded, config.reserved))
 
     def chain(self, uses: tuple[FilterUse, ...]) -> Chain | None:
         """Compiled, as far as that is possible before its filters are made."""
         if id(uses) not in self._chains:
             made = [self._one(use) for use in uses]
             entries = [
-                Entry(index, each, use)
+                Entry(index, each, use, self._reserved)
                 for index, (each, use) in enumerate(zip(made, uses, strict=True))
                 if each is not None
             ]
@@ -173,7 +175,11 @@ class _Reader:
         key = (kind, hashable(use.options))
         made = building.made.get(key)
         if made is None:
-            options, wrong = options_of(kind, use, self._config.folder)
+            try:
+                self._check_fields(kind)
+                options, wrong = options_of(kind, use, self._config.folder)
+            except LoadError as error:
+                wrong = [problem(use, error)]
             if wrong:
                 self.problems += wrong
                 return None
@@ -186,6 +192,15 @@ class _Reader:
             for name in made.sets:
                 building.sets.setdefault(folded(name).decode("ascii"), made.name)
         return made
+
+    def _check_fields(self, kind: type) -> None:
+        for which in ("sets", "changes"):
+            for name in getattr(kind, which, ()):
+                if folded(name) in self._reserved:
+                    raise LoadError(
+                        f"{kind.__name__}.{which}: {name} is set by a credential under `auth`; "
+                        "rename one of the two"
+                    )
 
     def _kind(self, name: str) -> type:
         """The class; imported once, and what is wrong with it is told wherever it is named."""

@@ -93,6 +93,8 @@ def dropins(folder: Path) -> dict[str, Any]:
         twisted.plugins.__path__.append(str(beside))
     found: dict[str, Any] = {}
     for each in getPlugins(IFilterPlugin):
+        if not isinstance(getattr(each, "name", None), str) or not hasattr(each, "filter"):
+            raise LoadError(f"a drop-in under twisted/plugins has no name and filter: {each!r}")
         if each.name in found and found[each.name] != each.filter:
             raise LoadError(f"two drop-ins under twisted/plugins are called {shown(each.name)}")
         found[each.name] = each.filter
@@ -154,7 +156,10 @@ def _check_fields(found: type, path: str) -> None:
 
 
 def options_of(kind: type, use: FilterUse, folder: Path) -> tuple[Any, list[Problem]]:
-    """The options as the class's own model has them, and what is wrong with them, at its place."""
+    """The options as the class's own model has them, and what is wrong with them, at its place.
+
+    :raises LoadError: the model itself is wrong.
+    """
     model: type[BaseModel] | None = getattr(kind, "Options", None)
     place = use.place
     reader = Reader(place.file, Suggestions(), folder=folder)
@@ -172,7 +177,10 @@ def options_of(kind: type, use: FilterUse, folder: Path) -> tuple[Any, list[Prob
             (model,),
             {"model_config": {"extra": "forbid"}, "__module__": model.__module__},
         )
-    found = reader.model(model, node, TypeAdapter(model))
+    try:
+        found = reader.model(model, node, TypeAdapter(model))
+    except Exception as error:  # a validator of the model's may raise anything
+        raise LoadError(f"{use.use}.Options failed: {told(error)}") from error
     return found, reader.problems
 
 

@@ -36,6 +36,8 @@ _SLOW = "The gateway could not decide about this request in time."
 Verdict = Answer | GatewayError
 
 
+#: Hooks of the log of one filter that wait at a time; what is beyond is cancelled.
+_MOST_TELLING = 1000
 #: As many filters as there are.
 ALL = 1 << 30
 
@@ -363,13 +365,22 @@ class Run(Request):
         except (Exception, SystemExit) as error:
             result = error
         counts.seconds += perf_counter() - began
-        judge = partial(self._judge_told, entry)
         if isinstance(result, Deferred) or iscoroutine(result):
-            pending = Pending(self.chain.deadlines, entry.timeout, result, judge)
+            pending = Pending(
+                self.chain.deadlines, entry.timeout, result, partial(self._told_later, entry)
+            )
             if not pending.done:
+                entry.made.telling += 1
+                if entry.made.telling > _MOST_TELLING:
+                    pending.expired(0.0)
                 return
             result = pending.result
-        judge(result)
+        self._judge_told(entry, result)
+        result = None
+
+    def _told_later(self, entry: Entry, result: object) -> None:
+        entry.made.telling -= 1
+        self._judge_told(entry, result)
 
     def _judge_told(self, entry: Entry, result: object) -> None:
         if isinstance(result, TimedOut):

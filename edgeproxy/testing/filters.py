@@ -114,7 +114,7 @@ class FilterHarness:
         self.filter: Any = chain.entries[0].made.filter
         self.answer = Answer(200, {"Content-Type": "text/plain"}, b"from the service\n")
         self._taken: dict[MemoryWire, int] = {}
-        self._waiting: list[Seen] = []
+        self._asked: dict[Wire, Seen] = {}
 
     def key(
         self,
@@ -147,7 +147,7 @@ class FilterHarness:
         lines = [field_line(name, value) for name, value in (("Host", host), *pairs)]
         client = self.gateway.client(address)
         seen = Seen(self, client, method)
-        self._waiting.append(seen)
+        self._asked[client] = seen
         first = f"{method} {path} HTTP/1.1".encode("ascii")
         client.send(b"\r\n".join([first, *lines, b"", body]))
         self.settle()
@@ -170,11 +170,15 @@ class FilterHarness:
                 wire.send(self._answer(head.startswith(b"HEAD ")))
 
     def _passed(self, request: PassedOn) -> None:
-        """Tell the one whose it is: its id is in both, once it has ended or while it is there."""
-        for seen in self._waiting:
-            if seen._passed_on is None and not seen._client.received:
-                seen._passed_on = request
-                return
+        """Tell the one whose it is, by its id."""
+        for connection in self.gateway.gateway.listeners[0].connections:
+            exchange = getattr(connection, "exchange", None)
+            if exchange is not None and exchange.id.decode("ascii") == request.field(
+                "X-Request-Id"
+            ):
+                seen = self._asked.get(self.gateway.peers[id(exchange.peer)])
+                if seen is not None:
+                    seen._passed_on = request
 
     def _answer(self, head: bool) -> bytes:
         answer = self.answer
