@@ -173,7 +173,8 @@ def test_a_condition_on_a_field_that_a_filter_sets_is_told(
 def test_a_field_of_a_credentials_is_no_filters(tmp_path: Path) -> None:
     text = """
 upstreams: { a: http://127.0.0.1:9001 }
-auth: { ext: { authorize: "https://auth.example.com/", take: [X-Tenant, X-User], principal: X-User } }
+auth:
+  ext: { authorize: "https://auth.example.com/", take: [X-Tenant, X-User], principal: X-User }
 routes: { "*": { /: { to: a, auth: ext, filters: tenant } } }
 """
     config = parse(text, "e.yaml", folder=tmp_path)
