@@ -21,6 +21,7 @@ from edgeproxy.config import parse
 from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.filters import Filter, LogEntry, Refuse, Request, Response
 from edgeproxy.identity.apikey import digest, make
+from edgeproxy.identity.keyfile import parse_line
 from edgeproxy.service import Gateway
 from edgeproxy.testing import Answer, read_answers
 
@@ -87,7 +88,8 @@ class Mounted:
         self.gateway.resource.snapshot.finished = self.finished.append
         line = b'{"id":"%b","name":"ada","digest":"%b","created":"2026-01-01T00:00:00Z"}'
         hashed = digest(KEY.credential.encode())
-        self.gateway.keys.index.add(hashed, line % (KEY.id.encode(), hashed.hex().encode()))
+        line %= KEY.id.encode(), hashed.hex().encode()
+        self.gateway.keys.index.add(parse_line(line, 1), line)
         self.site = Site(self.root(), reactor=reactor)
         self.ports = [service, reactor.listenTCP(0, self.site, interface="127.0.0.1")]
         self.clients: list[socket.socket] = []
