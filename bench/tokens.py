@@ -3,6 +3,8 @@
 import itertools
 import json
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -34,11 +36,11 @@ class Job(job.Job):
 
     def requests(self, connection: str = "keep-alive", count: int = 0) -> list[bytes]:
         found = super().requests(connection, count)
-        start = 0 if count else next(_loads) * _FURTHER % len(found)
+        start = 0 if count else next(_loads[self.distinct]) * _FURTHER % len(found)
         return found[start:] + found[:start]
 
 
-_loads = itertools.count()
+_loads: dict[int, Iterator[int]] = defaultdict(itertools.count)
 
 
 @cache

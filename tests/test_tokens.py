@@ -5,10 +5,13 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
+from docs_support import of
 from hypothesis import assume, given
 from hypothesis import settings as settings_
 from hypothesis import strategies as st
@@ -28,12 +31,13 @@ from tokens_support import (
 )
 from twisted.internet.defer import Deferred
 
+from edgeproxy.config import parse
 from edgeproxy.errors import GatewayError
 from edgeproxy.fetching import Fetcher
 from edgeproxy.identity.token import Refused, Token
 from edgeproxy.policy import Policy
 from edgeproxy.testing import MemoryGateway
-from edgeproxy.tokens import Asked, Tokens
+from edgeproxy.tokens import Asked, Tokens, make
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ROUTES = """
@@ -610,3 +614,59 @@ def test_a_token_that_one_credential_knows_is_none_of_anothers() -> None:
         rule.action.policy = Policy([keys["till"]], anonymous=False)
     client = ask(made, f"Authorization: Bearer {GOOD}", path="/page")
     assert client.answers()[0].status == 401
+
+
+# -- as it is configured and documented ------------------------------------------------------------
+
+
+def test_the_pages_ten_lines() -> None:
+    said = yaml.safe_load(of("docs/jwt.md", "yaml")[0])
+    said["auth"]["partner"]["jwks"] = key_set(key())
+    said["upstreams"]["orders"] = "http://10.0.0.1:9001"
+    made = MemoryGateway(json.dumps(said))
+
+    def status(method: str, **claims: Any) -> Any:
+        client = made.client()
+        head = f"{method} /orders HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 0\r\n"
+        client.send(f"{head}Authorization: Bearer {token(**claims)}\r\n\r\n".encode())
+        made.reactor.settle()
+        return [each.status for each in client.answers()]
+
+    assert status("GET", aud="till") == [401]
+    assert status("POST", scope="read") == [403]
+    assert made.services["10.0.0.1", 9001].attempts == 0
+    assert status("POST", scope="read write") == []  # it is at the service
+    assert b"POST /orders " in passed(made)
+
+
+def test_an_issuers_own_authority(tmp_path: Path) -> None:
+    with running() as reactor, Origin(tls="127.0.0.1") as origin:
+        (tmp_path / "ca.pem").write_bytes(origin.authority)
+        origin.by_path["/keys"] = ok(dumped(key_set(key())))
+        document = {"issuer": origin.url, "jwks_uri": origin.url + "/keys"}
+        origin.by_path["/.well-known/openid-configuration"] = ok(dumped(document))
+        entry = {"jwt": origin.url, "audience": "shop"}
+        found = {}
+        for name, ca in (("own", {"ca": "ca.pem"}), ("system", {})):
+            text = ROUTES.replace("AUTH", "p") + f"auth: {json.dumps({'p': entry | ca})}"
+            config = parse(text, folder=tmp_path)
+            made = make("p", config.credentials["p"], reactor, lambda: NOW)  # type: ignore[arg-type]
+            made.start()
+            assert made.issuer is not None
+            issuer = made.issuer
+            reactor.turn_until(lambda issuer=issuer: not len(issuer._flights))  # type: ignore[misc]
+            found[name] = made.status(NOW)
+    assert (found["own"]["keys"], found["own"]["error"]) == (1, "")
+    assert found["system"]["keys"] == 0
+    assert found["system"]["error"].startswith("TLS: ")
+
+
+def test_another_configuration_forgets() -> None:
+    made = known("partner")
+    before = made.gateway.credentials.build(made.config)["partner"][1]
+    entry = settings(jwks=key_set(key())) | {"audience": "other"}
+    text = ROUTES.replace("AUTH", "partner") + f"auth: {json.dumps({'partner': entry})}"
+    after = made.gateway.credentials.build(parse(text))["partner"][1]
+    assert isinstance(after, Tokens)
+    assert after is not before
+    assert len(after.remembered) == 0
