@@ -25,7 +25,10 @@ the first route of the one total order that fits is chosen (:mod:`edgeproxy.rout
 origins' pages may read is told by :mod:`edgeproxy.cors`, which answers preflights too. Limits by
 address are looked at; then the credential, by its hash, in the index of keys
 (:mod:`edgeproxy.identity.keyindex`), which leads to a
-:class:`~edgeproxy.identity.principal.Principal`; then the route's other limits, all of them before
+:class:`~edgeproxy.identity.principal.Principal`. On a route that asks for other credentials
+:mod:`edgeproxy.policy` finds out whose they are: a token, say, is for :mod:`edgeproxy.tokens`, by
+keys that :mod:`edgeproxy.issuer` keeps fresh; where one has to be asked elsewhere, the exchange
+waits (:mod:`edgeproxy.waiting`). Then come the route's other limits, all of them looked at before
 any is charged (:mod:`edgeproxy.limits.window`). A phase that says no raises
 :class:`~edgeproxy.errors.GatewayError`, and that is answered in one place.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import call, called, write
+from tokens_support import key, key_set
 
 from edgeproxy.certs.development import make
 
@@ -236,3 +237,21 @@ def test_keys_that_expired_are_counted(folder: Path) -> None:
     for each in json.loads(called("keys", "list", "--json")):
         called("keys", "revoke", each["id"])
     assert "keys.jsonl holds no valid key: no caller gets in" in call("check").stderr
+
+
+def test_keys_of_issuers_are_looked_at(folder: Path) -> None:
+    good = key_set(key())["keys"][0]
+    route = {"localhost": {"/": {"page": True, "auth": "partner"}}}
+    entry = {"jwt": "https://id.example.com", "audience": "shop", "jwks": "keys.json"}
+    write(folder, auth={"partner": entry}, routes=route)
+    result = call("check")
+    assert result.exit_code == 1
+    assert "'keys.json' cannot be read: no such file" in result.stdout
+    (folder / "keys.json").write_text(json.dumps({"keys": [good | {"use": "enc"}]}))
+    assert "no key in it is usable: key 1: it is not for signatures" in call("check").stdout
+    (folder / "keys.json").write_text(json.dumps({"keys": [good, good | {"use": "enc"}]}))
+    result = call("check")
+    assert result.exit_code == 0, result.stdout
+    assert "auth: partner: jwks: key 2: it is not for signatures (use); it is not used" in (
+        result.stderr
+    )

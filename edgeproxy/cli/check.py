@@ -104,6 +104,7 @@ def examine(file: Path) -> Findings:
         warnings += _open(config)
         warnings += _unserved(config, names)
         warnings += unverified(config)
+        warnings += _unused_keys(config)
         problems += _tls(file, config)
     return Findings(config, names, count, problems, warnings)
 
@@ -240,6 +241,18 @@ def _tls(file: Path, config: Config) -> list[Problem]:
                 message = f"upstream {name}: tls: {error}"
                 problems.append(Problem(shown_path(file), 1, 1, message))
     return problems
+
+
+def _unused_keys(config: Config) -> list[str]:
+    """Keys of issuers that stand in the configuration or its files, and verify nothing."""
+    from edgeproxy.config.jwt import Jwt, key_set
+
+    found = []
+    for name, each in config.credentials.items():
+        keys = key_set(each) if isinstance(each, Jwt) else None
+        if keys is not None:
+            found += [f"auth: {name}: jwks: {why}; it is not used" for why in keys.unused]
+    return found
 
 
 def _open(config: Config) -> list[str]:
