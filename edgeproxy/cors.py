@@ -13,6 +13,7 @@ from edgeproxy.config.cors import Cors
 
 _OWN = b"access-control-"
 _OWN_SIZE = len(_OWN)
+_A, _O, _V = b"aA", b"oO", b"vV"  # what names begin with that are looked for: a third of the time
 _VARY = b"Vary: Origin"
 _VARY_PREFLIGHT = b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 _TOKENS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
@@ -32,7 +33,7 @@ class Grant:
 
     def apply(self, lines: list[bytes]) -> list[bytes]:
         """The lines of an answer's head, without CRLF: what others say of it is taken out."""
-        found = [line for line in lines if line[:_OWN_SIZE].lower() != _OWN]
+        found = [line for line in lines if line[:1] not in _A or line[:_OWN_SIZE].lower() != _OWN]
         found += self._lines
         if self._varies and not _told(found):
             found.append(_VARY)
@@ -42,7 +43,7 @@ class Grant:
 def _told(lines: list[bytes]) -> bool:
     """Whether caches know already that the answer depends on Origin."""
     for line in lines:
-        if line[:5].lower() == b"vary:":
+        if line[:1] in _V and line[:5].lower() == b"vary:":
             names = line[5:].lower().replace(b" ", b"").replace(b"\t", b"").split(b",")
             if b"origin" in names or b"*" in names:
                 return True
@@ -102,13 +103,10 @@ class CrossOrigin:
             return self._nobody_ever if self._any else self._nobody
         if self._any:
             return self._everybody
-        origin = b""
-        for line in lines:
-            if line[:7].lower() == b"origin:":
-                if origin:
-                    return self._nobody
-                origin = line[7:].strip(b" \t")
-        return self._of(origin) or self._nobody
+        found = [line for line in lines if line[:1] in _O and line[:7].lower() == b"origin:"]
+        if len(found) != 1:
+            return self._nobody
+        return self._of(found[0][7:].strip(b" \t")) or self._nobody
 
     def allowing(self, asked: Preflight) -> tuple[list[bytes], str]:
         """The lines of the answer to a preflight, and for the log why it allows nothing."""
