@@ -229,6 +229,8 @@ class _Line:
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         factory = WrappingFactory(protocolFactory)
         factory.protocol = self._made
+        # Two lines in the log for each connection would say nothing.
+        factory.noisy = protocolFactory.noisy = False
         made: Deferred[Any] = self._address.connect(factory)
         return made.addCallback(lambda wire: wire.wrappedProtocol)
 

@@ -94,6 +94,9 @@ class Credentials:
         """Put what was built into force."""
         before, self._made = self._made, dict(built)
         kept = {id(made) for _, made in built.values()}
+        for name, (_, made) in built.items():
+            if name in before and before[name][1] is not made:
+                made.inherit(before[name][1])
         if self._running:
             known = {id(made) for _, made in before.values()}
             for _, made in built.values():

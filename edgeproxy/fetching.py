@@ -130,6 +130,8 @@ class _Fetch:
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         factory: Any = WrappingFactory(protocolFactory)
         factory.protocol = self._made
+        # Two lines in the log for each connection would say nothing.
+        factory.noisy = protocolFactory.noisy = False
         if self._tls is not None:
             factory = TLSMemoryBIOFactory(self._tls, True, factory, clock=self._reactor)
         reached: Deferred[Any] = self._endpoint.connect(factory)

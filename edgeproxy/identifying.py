@@ -114,6 +114,9 @@ class Credential:
         """Who that is. Raises `GatewayError` (401, 403, 503), or the Deferred fails with it."""
         raise NotImplementedError
 
+    def inherit(self, before: Credential) -> None:
+        """Take over what the credential of this name has learnt that was in force until now."""
+
     def start(self) -> None:
         """The configuration that names it comes into force."""
 

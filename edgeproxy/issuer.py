@@ -60,6 +60,20 @@ class Issuer:
         self._fixed = said if isinstance(said, str) else None
         self._discovered: tuple[str, float] | None = None
 
+    def inherit(self, before: Issuer) -> None:
+        """Another configuration that has its keys from the same place: they are good here too, and
+        may be needed while no others can be had."""
+        if self._source != before._source or before.keys is None:
+            return
+        self.keys, self.fetched, self.due = before.keys, before.fetched, before.due
+        self.late, self.error = before.late, before.error
+        self.until = before.fetched + self._settings.said.stale
+
+    @property
+    def _source(self) -> tuple[object, ...]:
+        settings = self._settings
+        return settings.said.jwt, settings.said.jwks, settings.authorities, settings.algorithms
+
     def refresh(self, now: float) -> Deferred[None] | None:
         """Fires, with nothing, when the refresh is over that is under way or begins now; ``None``
         if the last one has begun too lately for that."""

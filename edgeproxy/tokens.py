@@ -48,6 +48,10 @@ class Tokens(Credential):
         self._fixed = key_set(settings)
         self._terms = terms(settings)
 
+    def inherit(self, before: Credential) -> None:
+        if isinstance(before, Tokens) and self.issuer is not None and before.issuer is not None:
+            self.issuer.inherit(before.issuer)
+
     def start(self) -> None:
         """The first caller should not have to wait for the keys."""
         if self.issuer is not None:

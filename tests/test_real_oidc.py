@@ -190,3 +190,4 @@ def test_no_provider_yet(gateway: Start, provider: Provider, wait_for: Callable[
     wait_for(lambda: status(running, token) == 200, what="the keys are fetched")
     running.child.wait_until_said("auth: partner: the keys of its issuer are there again")
     assert running.child.said().count("no keys from its issuer") == 1
+    assert "factory" not in running.child.said()

@@ -670,3 +670,33 @@ def test_another_configuration_forgets() -> None:
     assert isinstance(after, Tokens)
     assert after is not before
     assert len(after.remembered) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"audience": ["shop", "till"]}, 200),
+        ({"leeway": "5s", "claims": {"sub": "alice"}}, 200),
+        ({"algorithms": ["ES256"]}, 503),  # keys that were read for others
+        ({"jwks": "http://127.0.0.1:9/keys"}, 503),
+    ],
+)
+def test_a_reload_keeps_keys_of_the_same_source(
+    fetched: Fetched, changed: dict[str, Any], status: int
+) -> None:
+    assert fetched.status(fetched.fresh()) == 200
+    down(fetched.origin)
+    gateway = fetched.gateway
+    said = {"jwt": ISSUER, "audience": "shop", "jwks": fetched.origin.url + "/keys"} | changed
+    text = ROUTES.replace("AUTH", "partner") + f"auth: {json.dumps({'partner': said})}"
+    config = parse(text)
+    built = gateway.gateway.credentials.build(config)
+    gateway.gateway.credentials.use(built)
+    for rule in gateway.gateway.resource.snapshot.router.ordered:
+        rule.action.policy = Policy([built["partner"][1]])
+    fetched.credential = credential(gateway)
+    assert fetched.credential is built["partner"][1]
+    assert fetched.credential.issuer is not None
+    fetched.issuer = fetched.credential.issuer
+    fetched.issuer._get = Fetcher(fetched.turning, fetched.origin.authority).get
+    assert fetched.status(fetched.fresh()) == status
