@@ -140,6 +140,8 @@ class Exchange:
 
     ``upgrade`` tells that a WebSocket was asked for where the route allows it.
 
+    ``shadow`` is what policies in shadow mode would have answered, and why, in their order.
+
     ``notes`` are further members of its line in the log, ready JSON, each with its comma. On routes
     with filters ``filtering`` is its way through them, where they have a part in its answer or its
     end, and ``written`` are the fields that they have set or removed in its head, folded; on routes
@@ -185,6 +187,7 @@ class Exchange:
         "retries",
         "route",
         "sent",
+        "shadow",
         "snapshot",
         "source",
         "started",
@@ -226,6 +229,7 @@ class Exchange:
         self.failure: Outcome | None = None
         self.source: Source | None = None
         self.tried: tuple[Target, ...] = ()
+        self.shadow: tuple[tuple[int, str], ...] = ()
         self.status = self.received = self.sent = self.attempts = self.retries = 0
         self.remaining = -1
         self.connect_time = self.first_byte = 0.0
@@ -320,11 +324,9 @@ class Exchange:
         lines.append(b"Date: " + _date(int(time())))
         self.begin(status, title(status).encode("ascii"), lines, len(payload), payload, True, None)
 
-    def shadowed(self, what: str) -> None:
-        """Note what would have become of it, were it not for a policy's shadow mode."""
-        self.reason = (
-            f"{self.reason}; {what}, in shadow mode" if self.reason else f"{what}, in shadow mode"
-        )
+    def shadowed(self, status: int, what: str) -> None:
+        """Note what would have been answered, were it not for a policy's shadow mode."""
+        self.shadow += ((status, what),)
 
     def untouched(self, trailers: list[bytes]) -> list[bytes]:
         """The trailers of the request that its filters have neither taken out of its head nor

@@ -15,16 +15,22 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from edgeproxy.errors import GatewayError
 from edgeproxy.http1.fields import Kind
 from edgeproxy.identifying import ApiKeys, Credential, withhold_keys
-from edgeproxy.identity.refusal import invalid, missing
+from edgeproxy.identity.refusal import elsewhere, invalid, lacking, missing
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.identifying import Sent
+    from edgeproxy.identity.addresses import Addresses
     from edgeproxy.identity.principal import Principal
+    from edgeproxy.snapshot import Route
+
+_log = Logger()
 
 Claims = Sequence[tuple[Credential, Any]]
 
@@ -57,6 +63,7 @@ class Policy:
         anonymous: bool = False,
         guest: Principal | None = None,
         every: bool = False,
+        shadow: bool = False,
     ) -> None:
         assert not (every and (anonymous or guest)), "closed and open at once"
         self.credentials = tuple(credentials)
@@ -66,9 +73,12 @@ class Policy:
         self.keys = any(isinstance(each, ApiKeys) for each in credentials)
         self._ranked = sorted(credentials, key=lambda each: each.rank)
         self._strict = any(each.takes_bearer for each in credentials)
-        #: Those that are asked for tokens that they know; none where something else may be shown.
+        #: Those that are asked for tokens that they know; none where something else may be shown,
+        #: or where what is refused goes on.
         self.recalling: tuple[Credential, ...] = ()
-        if not every and all(each.recalls or isinstance(each, ApiKeys) for each in credentials):
+        if not (every or shadow) and all(
+            each.recalls or isinstance(each, ApiKeys) for each in credentials
+        ):
             self.recalling = tuple(each for each in self._ranked if each.recalls)
 
     def recall(self, exchange: Exchange, now: float) -> Principal | None:
@@ -142,6 +152,36 @@ class Policy:
             head.keys = tuple(each for each in head.keys if each[0] is not _API_KEY)
         if self._strict and (sent.doubled or sent.bearer is not None):
             sent.withhold_bearer()
+
+
+def permit(route: Route, principal: Principal) -> None:
+    """May this caller come here? Raises `GatewayError` (403)."""
+    if route.scopes and not route.scopes <= principal.scopes:
+        raise lacking("scope missing", scope=True)
+    if route.groups and route.groups.isdisjoint(principal.groups):
+        raise lacking("not in a group that is let in")
+
+
+def check_address(route: Route, addresses: Addresses, exchange: Exchange) -> None:
+    """May anybody come here from where this request does? Raises `GatewayError` (403)."""
+    why = addresses.objection(exchange.client)
+    if not why:
+        return
+    if not route.shadow:
+        raise elsewhere(why)
+    exchange.shadowed(403, f"403 {why}")
+
+
+def overlook(policy: Policy, sent: Sent, error: Exception) -> None:
+    """In shadow mode: note what would have been answered; the request goes on, and shows the
+    service as little as if it had been let in."""
+    status, why = 500, type(error).__name__
+    if isinstance(error, GatewayError):
+        status, why = error.status, error.reason
+    else:
+        _log.failure("Identity in shadow mode failed in the gateway itself", Failure(error))
+    policy.withhold(sent)
+    sent.exchange.shadowed(status, f"{status} {why}")
 
 
 def _in_turn(

@@ -1,6 +1,6 @@
 """The phases of a request, in order. Read this file first.
 
-    host -> path -> route -> preflight -> limits by address -> identity -> limits -> relay
+    host -> path -> route -> preflight -> address -> limits (address) -> identity -> limits -> relay
 
 A preflight (CORS) is answered by the route that it asks about.
 
@@ -41,11 +41,12 @@ from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.http1.upgrade import asks_for_websocket
 from edgeproxy.identifying import Sent, holder, key_of, withhold_keys
 from edgeproxy.identity.keyindex import KeyIndex
-from edgeproxy.identity.refusal import invalid, lacking, missing
+from edgeproxy.identity.refusal import invalid, missing
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
 from edgeproxy.page import welcome
 from edgeproxy.paths import Path, normalise, strip_prefix
+from edgeproxy.policy import Policy, check_address, overlook, permit
 from edgeproxy.routing import HostTable, NoRoute, find
 from edgeproxy.waiting import Waiting
 
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from edgeproxy.filters.run import Run
     from edgeproxy.hsts import StrictTransport
     from edgeproxy.identity.principal import Principal
-    from edgeproxy.policy import Policy
     from edgeproxy.relay import Relay
     from edgeproxy.snapshot import Limit, Route, Snapshot
     from edgeproxy.transport.deadlines import Clock
@@ -201,6 +201,8 @@ class ReverseProxyResource(Resource):
             if snapshot.cors and exchange.method == b"OPTIONS" and self._preflight(exchange, view):
                 return
             route = self._route(exchange, view)
+            if route.addresses is not None:
+                check_address(route, route.addresses, exchange)
             windows = self._address_limits(exchange, route) if route.address_limits else None
             policy = route.policy
             if policy is not None:
@@ -377,7 +379,7 @@ class ReverseProxyResource(Resource):
             principal = holder(self._keys(), credential, exchange.started + self._clock.epoch)
             exchange.principal = principal
             if route.scopes or route.groups:
-                _permit(route, principal)
+                permit(route, principal)
         except GatewayError:
             if windows:
                 _charge(exchange, windows, exchange.started)
@@ -395,7 +397,7 @@ class ReverseProxyResource(Resource):
         exchange.principal = principal
         if route.scopes or route.groups:
             try:
-                _permit(route, principal)
+                permit(route, principal)
             except GatewayError:
                 if windows:
                     _charge(exchange, windows, exchange.started)
@@ -412,34 +414,44 @@ class ReverseProxyResource(Resource):
     ) -> bool:
         """Who is calling, by the route's policy? True if that takes time: the exchange waits."""
 
-        def permit(principal: Principal | None) -> None:
+        def known(principal: Principal | None) -> None:
             exchange.principal = principal
             if principal is not None:
-                _permit(route, principal)
+                permit(route, principal)
 
         def admit(principal: Principal | None) -> None:
             try:
-                permit(principal)
+                known(principal)
             except GatewayError as error:
                 refuse(error)
                 return
             self._admit(exchange, route, view, windows)
 
         def refuse(error: Exception) -> None:
+            if route.shadow:
+                try:
+                    overlook(policy, sent, error)
+                    self._admit(exchange, route, view, windows)
+                except Exception as own:
+                    _fail(exchange, own)
+                return
             if windows and isinstance(error, GatewayError):
                 _charge(exchange, windows, exchange.started)
             _fail(exchange, error)
 
+        now = exchange.started + self._clock.epoch
+        sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
         try:
-            now = exchange.started + self._clock.epoch
-            sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
             found = policy.identify(sent)
             if isinstance(found, Deferred):
                 Waiting(exchange, found, admit, refuse)
                 return True
-            permit(found)
-        except GatewayError:
-            if windows:
+            known(found)
+        except Exception as error:
+            if route.shadow:
+                overlook(policy, sent, error)
+                return False
+            if windows and isinstance(error, GatewayError):
                 _charge(exchange, windows, exchange.started)
             raise
         return False
@@ -476,8 +488,9 @@ class ReverseProxyResource(Resource):
         ]
         if refusing:
             self._refuse_limit(exchange, windows, refusing)
-        if any(full):
-            exchange.reason = "limit reached, in shadow mode"
+        for window, is_full in zip(windows, full, strict=True):
+            if is_full:
+                exchange.shadowed(429, f"429 limit {window.terms.name}")
 
     def _refuse_limit(
         self, exchange: Exchange, windows: list[Window], refusing: list[Window]
@@ -601,14 +614,6 @@ def _refused(view: HostView) -> GatewayError:
         error.close = view.ends
         return error
     return GatewayError(421, "This connection is not for that host.", close=view.ends)
-
-
-def _permit(route: Route, principal: Principal) -> None:
-    """May this caller come here?"""
-    if route.scopes and not route.scopes <= principal.scopes:
-        raise lacking("scope missing", scope=True)
-    if route.groups and route.groups.isdisjoint(principal.groups):
-        raise lacking("not in a group that is let in")
 
 
 def _no_route(allowed: frozenset[bytes]) -> GatewayError:

@@ -360,9 +360,8 @@ class Gateway(Service):
 
     def open_routes(self) -> list[str]:
         """The routes that let in callers without any credential."""
-        return [
-            rule.action.label for rule in self.snapshot().router.ordered if rule.action.lets_all_in
-        ]
+        routes = (rule.action.opening for rule in self.snapshot().router.ordered)
+        return [opening for opening in routes if opening is not None]
 
     def _tell_open_routes(self, known: Container[str] = ()) -> None:
         for label in self.open_routes():

@@ -20,12 +20,14 @@ from edgeproxy.config.hsts import hsts_of
 from edgeproxy.config.model import Config
 from edgeproxy.config.model import Route as RouteConfig
 from edgeproxy.config.model import Upstream as UpstreamConfig
+from edgeproxy.config.policy import opening
 from edgeproxy.config.units import Rate
 from edgeproxy.cors import CrossOrigin
 from edgeproxy.forward import FieldRules
 from edgeproxy.hsts import StrictTransport
 from edgeproxy.http1.fields import FieldTable, request_fields, response_fields
 from edgeproxy.identifying import Anonymous
+from edgeproxy.identity.addresses import Addresses
 from edgeproxy.identity.principal import Principal
 from edgeproxy.limits.table import LimitTable
 from edgeproxy.policy import Policy
@@ -85,6 +87,7 @@ class Route:
 
     __slots__ = (
         "address_limits",
+        "addresses",
         "anonymous",
         "between",
         "body",
@@ -97,17 +100,18 @@ class Route:
         "jwks",
         "keep_slash",
         "label",
-        "lets_all_in",
         "limit",
         "limits",
         "log",
         "mount",
         "mounted",
         "open",
+        "opening",
         "policy",
         "request_rules",
         "response_rules",
         "scopes",
+        "shadow",
         "strip",
         "tunnel",
         "upstream",
@@ -127,8 +131,14 @@ class Route:
         self.log = json.dumps(self.label)
         self.open = "none" in config.auth
         self.anonymous = "anonymous" in config.auth
-        #: Whether callers without any credential get in, in whatever way that was said.
-        self.lets_all_in = config.open
+        #: How it is called among the open routes; ``None`` where it is none.
+        self.opening = self.label + opening(config) if config.open else None
+        #: Where callers may come from; ``None`` where that does not matter, as on most.
+        self.addresses = (
+            Addresses(config.allow, config.deny) if config.allow or config.deny else None
+        )
+        #: Whether who may come in is only logged.
+        self.shadow = config.shadow
         #: What of Python of the user's stands before it.
         self.filters: Chain | None = None
         #: What callers are asked for; ``None`` where it is an API key or nothing, as on most.
@@ -280,10 +290,10 @@ def compile_router(
         found: T = kept.setdefault((type(value), value), value)
         return found
 
-    policies: dict[tuple[tuple[str, ...], bool], Policy | None] = {}
+    policies: dict[tuple[tuple[str, ...], bool, bool], Policy | None] = {}
 
     def policy(route: RouteConfig) -> Policy | None:
-        asked = route.auth, route.every
+        asked = route.auth, route.every, route.shadow
         if asked not in policies:
             policies[asked] = _policy(route, credentials)
         return policies[asked]
@@ -306,11 +316,14 @@ def compile_router(
 def _policy(route: RouteConfig, credentials: Mapping[str, Credential]) -> Policy | None:
     auth = route.auth
     asked = [credentials[name] for name in auth if name in credentials]
-    if not asked or auth in (("api_key",), ("api_key", "anonymous"), ("anonymous", "api_key")):
+    simple = auth in (("api_key",), ("api_key", "anonymous"), ("anonymous", "api_key"))
+    if not asked or (simple and not route.shadow):
         return None
     guest = next((each.guest for each in asked if isinstance(each, Anonymous)), None)
     asked = [each for each in asked if not isinstance(each, Anonymous)]
-    return Policy(asked, anonymous="anonymous" in auth, guest=guest, every=route.every)
+    return Policy(
+        asked, anonymous="anonymous" in auth, guest=guest, every=route.every, shadow=route.shadow
+    )
 
 
 def _rule(

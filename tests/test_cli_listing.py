@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import call, called, on_terminal, write
+from tokens_support import key, key_set
 
 PAGE = {"page": True}
 ROUTES = {
@@ -121,6 +122,52 @@ def test_routes_that_may_become_a_websocket_say_so(tmp_path: Path) -> None:
     assert [" app (websocket) " in line for line in lines] == [False, True, False]
     found = json.loads(called("routes", "--json", "--config", str(tmp_path / "edgeproxy.yaml")))
     assert [route["websocket"] for route in found] == [True, False]
+
+
+def test_who_may_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        tmp_path,
+        upstreams={"app": "http://127.0.0.1:9001"},
+        auth={
+            "staff": {"jwt": "https://id.example.com", "audience": "shop", "jwks": "keys.json"},
+            "guest": {"anonymous": {}},
+        },
+        routes={
+            "a.example.com": {
+                "/1": {"to": "app", "auth": {"all": ["staff", "api_key"]}},
+                "/2": {"to": "app", "auth": ["api_key", "guest"]},
+                "/3": {"to": "app", "shadow": True, "deny": "10.0.0.66"},
+                "/4": {"to": "app", "allow": "10.0.0.0/8"},
+            }
+        },
+    )
+    (tmp_path / "keys.json").write_text(json.dumps(key_set(key())))
+    monkeypatch.chdir(tmp_path)
+    lines = called("routes").splitlines()
+    for path, credentials in {
+        "/1": "staff and api_key",
+        "/2": "OPEN as guest",
+        "/3": "OPEN in shadow mode from some addresses",
+        "/4": "api_key from some addresses",
+    }.items():
+        (line,) = (line for line in lines if f" {path} " in line)
+        assert f" {credentials}  " in line, line
+    words = [
+        "staff and api_key",
+        "everybody, as guest or by api_key",
+        "everybody, in shadow mode; else api_key, not from 10.0.0.66/32",
+        "api_key, from 10.0.0.0/8",
+    ]
+    found = json.loads(called("routes", "--json"))
+    assert [route["who"] for route in found] == words
+    assert [route["open"] for route in found] == [False, True, True, False]
+    checked = json.loads(call("check", "--json").stdout)
+    assert [route["who"] for route in checked["routes"]] == words
+    told = [warning for warning in checked["warnings"] if warning.startswith("open")]
+    assert [warning.partition(" (")[0] for warning in told] == [
+        "open to everyone, as guest: a.example.com /2",
+        "open to everyone, in shadow mode: a.example.com /3",
+    ]
 
 
 def test_colours_only_on_a_terminal(folder: Path) -> None:

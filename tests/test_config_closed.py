@@ -68,6 +68,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     paths = draw(st.lists(st.sampled_from(["/", "/a", "exact:/a", "GET /b"]), unique=True))
     routes = {path: with_auth({"to": "a"}, draw(opening if sense else written)) for path in paths}
     document = {"upstreams": {"a": "http://a"}, "routes": {"*": routes}}
+    for entry in routes.values():
+        entry.update(draw(st.sampled_from([{}, {}, {}, {"shadow": True}, {"shadow": False}])))
     document["defaults"] = with_auth({}, draw(careful if sense else written))
     document["client_certificates"] = {"*": {"by": "staff", "required": False}}
     if sense:
@@ -88,7 +90,10 @@ def loaded(document: Any) -> Config | None:
 
 def says_open(document: dict[str, Any], key: str) -> bool:
     """Whether the route itself names something that opens it."""
-    auth = document["routes"]["*"][key].get("auth")
+    entry = document["routes"]["*"][key]
+    auth = entry.get("auth")
+    if entry.get("shadow"):
+        return True
     if isinstance(auth, dict):
         auth = [*auth.get("any", ()), *auth.get("all", ())]
     return any(name in OPENERS for name in (auth if isinstance(auth, list) else [auth]))
@@ -106,7 +111,7 @@ def test_open_exactly_where_the_route_says_so(document: dict[str, Any]) -> None:
     for route in config.routes if config else ():
         assert route.auth
         assert route.open == says_open(document, key_of(route))
-        assert not (route.open and route.every)
+        assert route.shadow or not (route.open and route.every)
 
 
 def at(document: Any, place: list[str]) -> dict[str, Any]:
@@ -118,7 +123,8 @@ def at(document: Any, place: list[str]) -> dict[str, Any]:
 def without_auth(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """`document` without each choice of its `auth` settings, wherever they stand."""
     places = [["auth"], ["defaults", "auth"], ["defaults"]]
-    places += [["routes", "*", key, "auth"] for key in document["routes"]["*"]]
+    for key in document["routes"]["*"]:
+        places += [["routes", "*", key, "auth"], ["routes", "*", key, "shadow"]]
     deeper = [[*place, key] for place in places for key in at(document, place)]
     deeper += [
         [*entry, key] for entry in deeper if entry[0] == "auth" for key in at(document, entry)

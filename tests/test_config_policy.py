@@ -74,6 +74,13 @@ def test_defaults_may_ask_for_all() -> None:
         ("auth: [api_key, guest], scopes: »[read, write]", "'guest' does not have the scope 'wri"),
         ("auth: [api_key, guest], groups: »[staff]", "'guest' does not have one of these groups"),
         ("auth: [api_key, anonymous], scopes: »read", "an open route cannot ask for scopes"),
+        ("allow: »10.0.0.1/8", "is an address within a network; did you mean '10.0.0.0/8'?"),
+        ("deny: [10.0.0.0/8, »inside]", "'inside' is not a network; write it as 10.0.0.0/8"),
+        ("allow: »[]", "an empty list says nothing"),
+        ("allow: ['::1', »10.1.0.0/16], deny: 10.0.0.0/8", "10.1.0.0/16 is within 10.0.0.0/8, whi"),
+        ("allow: »10.1.0.0/16, deny: ['::/0', 10.1.0.0/16]", "within 10.1.0.0/16, which is denied"),
+        ("shadow: »yes", "'yes' stands here; true or false"),
+        ("auth: none, shadow: »true", "an open route refuses nobody whom `shadow` could let in"),
     ],
 )
 def test_wrong(entry: str, message: str) -> None:
@@ -82,6 +89,11 @@ def test_wrong(entry: str, message: str) -> None:
 
 def test_defaults_that_ask_for_nothing() -> None:
     assert_problems(defaults("auth: »{}"), "nothing is asked for here", S=SECRET)
+
+
+@pytest.mark.parametrize("entry", ["shadow: true", "allow: 10.0.0.0/8", "deny: 10.0.0.0/8"])
+def test_what_only_a_route_says(entry: str) -> None:
+    assert_problems(defaults(f"»{entry}"), "is not a setting here", S=SECRET)
 
 
 @pytest.mark.parametrize("name", ["none", "anonymous", "guest"])
@@ -117,6 +129,9 @@ def test_wrong_guests(entry: str, message: str) -> None:
         ("auth: guest", "everybody, as guest"),
         ("auth: [api_key, staff]", "api_key or staff"),
         ("auth: { all: [api_key, staff] }", "api_key and staff"),
+        ("allow: [10.0.0.0/8, '::1'], deny: 10.0.0.6", "api_key, from 10.0.0.0/8 or ::1/128, not"),
+        ("auth: none, deny: 10.0.0.6", "everybody, not from 10.0.0.6/32"),
+        ("auth: staff, shadow: true", "everybody, in shadow mode; else staff"),
         ("scopes: [a, b], groups: [c, d]", "api_key, with scope a and scope b, in group c or "),
     ],
 )

@@ -150,14 +150,18 @@ def test_fields_that_clients_may_not_send_are_named() -> None:
 # -- the access log ------------------------------------------------------------------------------
 
 
-def logged() -> dict[str, Any]:
-    """A line with everything in it: a client behind a trusted proxy, refused, with a query."""
-    gateway = MemoryGateway(CONFIGURATION + "\ntrusted_proxies: 192.0.2.1\n")
+def logged(times: int = 1) -> dict[str, Any]:
+    """A line with everything in it: a client behind a trusted proxy, refused, with a query; from
+    the second time on beyond a limit in shadow mode."""
+    text = CONFIGURATION.replace("/closed: users", "/closed: { to: users, limit: soon }").replace(
+        "limits: {", "limits: { soon: { rate: 1/min, by: address, shadow: true },"
+    )
+    gateway = MemoryGateway(text + "\ntrusted_proxies: 192.0.2.1\n")
     client = gateway.client()
     forwarded = "X-Forwarded-For: 203.0.113.9\r\n"
-    client.send(get("/closed?token=secret", forwarded + "X-API-Key: secret\r\n").encode())
-    (line,) = gateway.log
-    return line
+    for _ in range(times):
+        client.send(get("/closed?token=secret", forwarded + "X-API-Key: secret\r\n").encode())
+    return gateway.log[-1]
 
 
 def test_the_fields_of_the_access_log_are_in_the_table() -> None:
@@ -167,7 +171,7 @@ def test_the_fields_of_the_access_log_are_in_the_table() -> None:
         for name in re.findall(r"`(\w+)`", row[0])
         if name not in {outcome.value for outcome in Outcome}
     ]
-    line = logged()
+    line = logged(2)
     assert sorted(line) == sorted(named)
     assert "secret" not in json.dumps(line)
 

@@ -242,4 +242,201 @@ def test_everybody_is_a_guest_where_nothing_else_is_asked_for() -> None:
 
 def test_open_routes_are_told() -> None:
     opened = the_gateway().gateway.open_routes()
-    assert [label.partition(" ")[2] for label in opened] == ["/guests", "/news", "/all"]
+    assert [label.partition(" ")[2] for label in opened] == [
+        "/guests, as guest",
+        "/news, as guest",
+        "/all, as guest",
+    ]
+
+
+# -- addresses -----------------------------------------------------------------------------------
+
+RANGES = """
+upstreams: { users: http://10.0.0.1:9001 }
+trusted_proxies: 203.0.113.0/24
+limits: { few: { rate: 1/min, by: address } }
+routes:
+  api.example.com:
+    /inside: { to: users, allow: [10.0.0.0/8, "fd00::/8"], deny: 10.0.0.66 }
+    /open: { to: users, auth: none, deny: [10.0.0.66, "2001:db8::/32"], limit: few }
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "address", "status"),
+    [
+        ("/inside", "10.1.2.3", 200),
+        ("/inside", "fd00::1", 200),
+        ("/inside", "10.0.0.66", 403),
+        ("/inside", "192.0.2.1", 403),
+        ("/inside", "2001:db8::1", 403),
+        ("/open", "192.0.2.1", 200),
+        ("/open", "10.0.0.66", 403),
+        ("/open", "2001:db8::1", 403),
+    ],
+)
+def test_where_callers_may_come_from(path: str, address: str, status: int) -> None:
+    gateway = MemoryGateway(RANGES)
+    gateway.service("users")
+    key = gateway.key("shop")
+    found = ask(gateway, path, f"X-API-Key: {key}", address=address)
+    assert found.status == status
+    assert (gateway.service("users").attempts == 1) == (status == 200)
+    if status == 403:
+        assert found.field("www-authenticate") is None
+        assert gateway.finished[0].reason.startswith("its address is ")
+
+
+def test_the_address_counts_before_identity_and_limits() -> None:
+    gateway = MemoryGateway(RANGES)
+    for fields in ([], ["X-API-Key: edge_wrong"]):
+        assert ask(gateway, "/inside", *fields).status == 403
+    for _ in range(3):  # refused requests do not count
+        found = ask(gateway, "/open", address="10.0.0.66")
+        assert (found.status, found.field("ratelimit")) == (403, None)
+
+
+@pytest.mark.parametrize(
+    ("address", "client", "status"),
+    [
+        ("203.0.113.5", "10.1.2.3", 200),
+        ("203.0.113.5", "10.0.0.66", 403),
+        ("203.0.113.5", "::ffff:10.0.0.66", 403),
+        ("203.0.113.5", "192.0.2.1", 403),
+        ("192.0.2.1", "10.1.2.3", 403),  # nobody vouches for that
+        ("10.1.2.3", "10.0.0.66", 200),
+    ],
+)
+def test_trusted_proxies_say_who_the_client_is(address: str, client: str, status: int) -> None:
+    gateway = MemoryGateway(RANGES)
+    key = gateway.key("shop")
+    fields = [f"X-API-Key: {key}", f"X-Forwarded-For: {client}"]
+    assert ask(gateway, "/inside", *fields, address=address).status == status
+
+
+# -- shadow mode ---------------------------------------------------------------------------------
+
+SHADOW = """
+upstreams: { users: http://10.0.0.1:9001 }
+auth:
+  api_key: { query: key }
+  staff: { jwt: https://id.example.com, audience: shop, secret: "${env:SECRET}", scopes: scope }
+limits: { few: { rate: 1/min }, soon: { rate: 1/min, shadow: true } }
+routes:
+  api.example.com:
+    /: { to: users, shadow: true, scopes: [write], groups: [ops], deny: 192.0.2.66 }
+    /both: { to: users, shadow: true, auth: { all: [staff, api_key] } }
+    /staff: { to: users, shadow: true, auth: staff, scopes: [write] }
+    /few: { to: users, shadow: true, limit: few }
+    /soon: { to: users, shadow: true, limit: soon }
+    /open: { to: users, shadow: true, auth: none, deny: 192.0.2.66 }
+"""
+
+
+def shadow() -> tuple[MemoryGateway, str]:
+    gateway = MemoryGateway(SHADOW, environ={"SECRET": SECRET})
+    return gateway, gateway.key("shop", scopes=["write"], groups=["guests"])
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "told", "principal"),
+    [
+        ("/", [], "401 no credential (api_key)", ""),
+        ("/", ["X-API-Key: edge_wrong"], "401 unknown key", ""),
+        ("/", ["X-API-Key: wrong"], "401 unknown key", ""),
+        ("/", ["X-API-Key: KEY"], "403 not in a group that is let in", "shop"),
+        ("/", ["X-API-Key: KEY", "X-API-Key: KEY"], "401 two credentials", ""),
+        ("/", ["X-API-Key: KEY", "X-API-Key: other"], "401 two credentials", ""),
+        ("/", ["X-API-Key: KEY", "Authorization: Bearer KEY"], "401 two credentials", ""),
+        ("/?key=KEY", ["X-API-Key: KEY"], "401 two credentials", ""),
+        ("/?key=KEY&key=KEY", [], "401 two credentials", ""),
+        ("/both", ["X-API-Key: KEY"], "401 no credential (staff)", ""),
+        ("/both", ["TOKEN"], "401 no credential (api_key)", ""),
+        ("/both", ["TOKEN", "TOKEN", "X-API-Key: KEY"], "401 two Authorization fields", ""),
+        ("/both", ["LATE", "X-API-Key: KEY"], "401 staff: ", ""),
+        ("/both", ["Authorization: Bearer STRANGE"], "401 a bearer token that none", ""),
+        ("/few", ["X-API-Key: KEY"], "", "shop"),
+    ],
+)
+def test_in_shadow_mode_it_goes_on(path: str, fields: list[str], told: str, principal: str) -> None:
+    gateway, key = shadow()
+    written = {"TOKEN": bearer(), "LATE": bearer(exp=1)}
+    shown = [written.get(each, each).replace("KEY", key) for each in fields]
+    forged = "X-Consumer-Id: admin"
+    assert ask(gateway, path.replace("KEY", key), *shown, forged).status == 200
+    (line,) = gateway.log
+    assert line.get("shadow", "").startswith(told)
+    assert (line["status"], line["outcome"]) == (200, "ok")
+    assert "reason" not in line
+    got = passed(gateway)
+    assert (b"X-Consumer-Name: shop\r\n" in got) == bool(principal)
+    # The service gets neither what was shown nor what may not be said.
+    for field in shown:
+        assert field.encode() not in got
+    assert key.encode() not in got and b"STRANGE" not in got and b"admin" not in got
+
+
+def test_every_verdict_is_told_and_counted() -> None:
+    gateway, key = shadow()
+    assert ask(gateway, "/", address="192.0.2.66").status == 200
+    assert ask(gateway, "/open", address="192.0.2.66").status == 200
+    assert [ask(gateway, "/soon", f"X-API-Key: {key}").status for _ in "12"] == [200, 200]
+    assert [line.get("shadow") for line in gateway.log] == [
+        "403 its address is denied; 401 no credential (api_key)",
+        "403 its address is denied",
+        None,
+        "429 limit soon",
+    ]
+    counted = gateway.gateway.counters.as_dict()["shadow"]
+    assert counted == {"401": 1, "403": 2, "429": 1}
+
+
+def test_a_token_that_is_known_is_judged_as_well() -> None:
+    gateway, _ = shadow()
+    shown = bearer(scope="read")
+    assert [ask(gateway, "/staff", shown).status for _ in "123"] == [200] * 3
+    told = [(line["shadow"], line["principal"]) for line in gateway.log]
+    assert told == [("403 scope missing", "staff:alice")] * 3
+
+
+def test_limits_hold_in_shadow_mode() -> None:
+    gateway, _ = shadow()
+    assert [ask(gateway, "/few").status for _ in "12"] == [200, 429]
+
+
+def test_what_fails_later_goes_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("edgeproxy.policy._log.failure", lambda *said: told.append(said))
+    for error in (invalid("unknown"), ZeroDivisionError()):
+        gateway, _ = shadow()
+        later = Later("later")
+        for rule in gateway.gateway.resource.snapshot.router.ordered:
+            rule.action.policy = Policy([later])
+        client = gateway.client()
+        client.send(b"GET /few HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+        later.asked[0].errback(Failure(error))
+        serve(gateway)
+        assert client.answers()[0].status == 200
+        verdict = "401 unknown" if not told else "500 ZeroDivisionError"
+        assert gateway.log[0]["shadow"] == verdict
+    assert len(told) == 1
+
+
+def test_what_lacks_a_scope_later_goes_on_as_who_it_is() -> None:
+    gateway, _ = shadow()
+    later = Later("later")
+    for rule in gateway.gateway.resource.snapshot.router.ordered:
+        rule.action.policy = Policy([later])
+    client = gateway.client()
+    client.send(b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+    later.asked[0].callback(BOB)
+    serve(gateway)
+    assert client.answers()[0].status == 200
+    assert gateway.log[0]["shadow"] == "403 scope missing"
+    assert b"X-Consumer-Id: bob\r\n" in passed(gateway)
+
+
+def test_routes_in_shadow_mode_are_open() -> None:
+    opened = shadow()[0].gateway.open_routes()
+    assert "api.example.com /few, in shadow mode" in opened
+    assert len(opened) == 6

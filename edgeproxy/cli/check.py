@@ -16,7 +16,7 @@ from edgeproxy.cli.output import as_json, counted, example, progress, shown_path
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
-    from edgeproxy.config import Config, Problem, Route
+    from edgeproxy.config import Config, Problem
     from edgeproxy.identity.keyrecord import KeyRecord
     from edgeproxy.identity.pepper import Pepper
 
@@ -53,6 +53,7 @@ def check(file: Path | None, config: Path | None, json_: bool) -> None:
                 "ok": not found.problems,
                 "problems": [problem._asdict() for problem in found.problems],
                 "warnings": found.warnings,
+                "routes": _routes(found.config),
             }
         )
     else:
@@ -255,18 +256,24 @@ def _unused_keys(config: Config) -> list[str]:
     return found
 
 
+def _routes(config: Config | None) -> list[dict[str, str | bool]]:
+    """Who may come in, in words."""
+    from edgeproxy.config.policy import who
+    from edgeproxy.snapshot import label
+
+    routes = () if config is None else config.routes
+    return [{"route": label(each), "open": each.open, "who": who(each)} for each in routes]
+
+
 def _open(config: Config) -> list[str]:
+    from edgeproxy.config.policy import opening
     from edgeproxy.snapshot import label
 
     return [
-        f"open to everyone{_how(route)}: {label(route)} ({shown_path(route.file)}:{route.line})"
+        f"open to everyone{opening(route)}: {label(route)} ({shown_path(route.file)}:{route.line})"
         for route in config.routes
         if route.open
     ]
-
-
-def _how(route: Route) -> str:
-    return "" if route.guest is None else f", as {route.guest}"
 
 
 def _unserved(config: Config, names: NameMap) -> list[str]:

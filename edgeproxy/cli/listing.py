@@ -10,7 +10,7 @@ import click
 from edgeproxy.cli.options import config_option, json_option, the_config
 from edgeproxy.cli.output import as_json, counted, example, shown_path, table, warn
 from edgeproxy.config.clientcerts import policy_of
-from edgeproxy.config.policy import who
+from edgeproxy.config.policy import opening, who
 
 if TYPE_CHECKING:
     from edgeproxy.config import Config, Route
@@ -81,7 +81,9 @@ def _credentials(route: Route, config: Config) -> str:
     """What a caller has to show; a certificate that its host demands counts on every route."""
     shown = (" and " if route.every else ", ").join(route.auth)
     if route.open:
-        shown = "OPEN" if route.guest is None else f"OPEN as {route.guest}"
+        shown = "OPEN" + opening(route).replace(",", "")
+    if route.allow or route.deny:
+        shown += " from some addresses"
     asked = policy_of(route.host, config.client_certificates)
     demanded = asked is not None and asked.required and route.auth != (asked.by,)
     return f"{shown} + {asked.by} certificate" if asked is not None and demanded else shown
@@ -105,6 +107,9 @@ def _route(number: int, route: Route, config: Config) -> dict[str, Any]:
         "auth": list(route.auth),
         "every": route.every,
         "open": route.open,
+        "allow": [str(each) for each in route.allow],
+        "deny": [str(each) for each in route.deny],
+        "shadow": route.shadow,
         "who": who(route),
         "client_certificate": None if asked is None else asked.model_dump(),
         "scopes": list(route.scopes),

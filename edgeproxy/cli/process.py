@@ -155,6 +155,8 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "filter", f"{name}: {_filter(each)}"
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
+    if counters["shadow"]:
+        yield "in shadow", ", ".join(f"{each}: {n}" for each, n in counters["shadow"].items())
 
 
 def _credential(each: dict[str, Any]) -> str:

@@ -228,6 +228,9 @@ class Route(Frozen):
     auth: tuple[str, ...] = ("api_key",)
     every: bool = False  # of `auth`
     guest: str | None = None  # the one of `auth` that lets in who shows nothing
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    deny: tuple[IPv4Network | IPv6Network, ...] = ()
+    shadow: bool = False
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     limit: tuple[str, ...] = ()
@@ -249,7 +252,8 @@ class Route(Frozen):
     @property
     def open(self) -> bool:
         """Whether a caller without any credential gets in."""
-        return "none" in self.auth or "anonymous" in self.auth or self.guest is not None
+        opened = "none" in self.auth or "anonymous" in self.auth
+        return opened or self.guest is not None or self.shadow
 
 
 class Timeouts(Frozen):

@@ -9,11 +9,16 @@ from edgeproxy.config.anonymous import Anonymous
 from edgeproxy.config.units import shown
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
     from edgeproxy.config.frozen import NamedCredential
     from edgeproxy.config.model import Route
     from edgeproxy.config.nodes import Node
     from edgeproxy.config.reading import Location
     from edgeproxy.config.written import AskedOf, RouteForm
+
+if TYPE_CHECKING:
+    Range = IPv4Network | IPv6Network
 
 #: What opens a route, and is no credential.
 OPENERS = ("none", "anonymous")
@@ -58,6 +63,24 @@ def wrong_policy(
         both = f"{shown(openers[0])} and {shown(openers[1])}"
         yield ("auth",), f"{both} both stand for callers who show nothing; name one"
     yield from _wrong_demands(form, credentials, openers)
+    yield from _wrong_ranges(form)
+    if form.shadow and "none" in names and not (form.allow or form.deny):
+        message = "an open route refuses nobody whom `shadow` could let in; remove one of the two"
+        yield ("shadow",), message
+
+
+def _wrong_ranges(form: RouteForm) -> Iterator[tuple[Location, str]]:
+    """What is denied as a whole is never let in."""
+    for index, allowed in enumerate(form.allow):
+        for denied in form.deny:
+            if allowed.version == denied.version and _within(allowed, denied):
+                message = f"{allowed} is within {denied}, which is denied; remove one of the two"
+                yield ("allow", index), message
+                break
+
+
+def _within(inner: Range, outer: Range) -> bool:
+    return outer.prefixlen <= inner.prefixlen and inner.network_address in outer
 
 
 def _wrong_demands(
@@ -88,18 +111,34 @@ def _wrong_demands(
 
 def who(route: Route) -> str:
     """Who may come in, in words."""
-    if "none" in route.auth:
-        return "everybody"
-    asked = [name for name in route.auth if name != "anonymous" and name != route.guest]
+    if route.shadow:
+        return f"everybody, in shadow mode; else {_by(route)}"
+    return _by(route)
+
+
+def _by(route: Route) -> str:
     word = " and " if route.every else " or "
-    by = word.join(asked)
+    by = word.join(name for name in route.auth if name not in (*OPENERS, route.guest))
     if route.guest is not None:
-        by = f"everybody, as {route.guest} or by {by}" if asked else f"everybody, as {route.guest}"
+        by = f"everybody, as {route.guest} or by {by}" if by else f"everybody, as {route.guest}"
     elif "anonymous" in route.auth:
-        by = f"everybody, as nobody or by {by}" if asked else "everybody"
-    more = []
+        by = f"everybody, as nobody or by {by}" if by else "everybody"
+    return ", ".join([by or "everybody", *_demands(route)])
+
+
+def _demands(route: Route) -> Iterator[str]:
     if route.scopes:
-        more.append("with " + " and ".join(f"scope {name}" for name in route.scopes))
+        yield "with " + " and ".join(f"scope {name}" for name in route.scopes)
     if route.groups:
-        more.append("in " + " or ".join(f"group {name}" for name in route.groups))
-    return ", ".join([by, *more])
+        yield "in " + " or ".join(f"group {name}" for name in route.groups)
+    if route.allow:
+        yield "from " + " or ".join(map(str, route.allow))
+    if route.deny:
+        yield "not from " + " or ".join(map(str, route.deny))
+
+
+def opening(route: Route) -> str:
+    """How an open route is open, to be said after its name; nothing for the usual way."""
+    if route.shadow:
+        return ", in shadow mode"
+    return "" if route.guest is None else f", as {route.guest}"

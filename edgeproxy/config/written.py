@@ -281,6 +281,18 @@ class RouteForm(Frozen):
     groups: Annotated[tuple[Group, ...], one_or_more(Group)] = Field(
         default=(), description="Groups, one of which is needed."
     )
+    # nginx allow, deny
+    allow: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
+        default=(), description="Addresses or networks, the only ones that may come in."
+    )
+    deny: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
+        default=(), description="Addresses or networks that may not come in; counts before `allow`."
+    )
+    # Envoy shadow_rules
+    shadow: bool = Field(
+        default=False,
+        description="Only log whom identity, scopes, groups and addresses would have refused.",
+    )
     limit: Names | None = Field(
         default=None, description="Limits by name, all of which hold; `none` for no limit."
     )

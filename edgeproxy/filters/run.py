@@ -251,7 +251,7 @@ class Run(Request):
         if not entry.shadow:
             return verdict
         counts.shadowed += 1
-        self._exchange.shadowed(f"filter {entry.name}: {_told(verdict)}")
+        self._exchange.shadowed(verdict.status, f"filter {entry.name}: {_told(verdict)}")
         return None
 
     def _failed(self, entry: Entry, result: object) -> GatewayError:

@@ -24,6 +24,11 @@ def lacking(reason: str, *, scope: bool = False) -> GatewayError:
     return _refused(403, "This credential may not do that.", _SCOPE if scope else _MISSING, reason)
 
 
+def elsewhere(reason: str) -> GatewayError:
+    """403 for an address that may not come here, whoever is calling."""
+    return GatewayError(403, "Callers from this address may not come here.", reason=reason)
+
+
 def unavailable(reason: str) -> GatewayError:
     """503 while nobody can say who is calling."""
     return GatewayError(

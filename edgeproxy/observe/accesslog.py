@@ -64,7 +64,8 @@ def _line(exchange: Exchange, epoch: float) -> str:
         f'"upstream":"{exchange.upstream}","attempts":{exchange.attempts},'
         f'"connect_us":{int(exchange.connect_time * 1e6)},'
         f'"first_byte_us":{int(exchange.first_byte * 1e6)},"us":{int(duration * 1e6)},'
-        f"{exchange.notes}{_details(exchange) if exchange.query or exchange.reason else ''}"
+        f"{exchange.notes}"
+        f"{_details(exchange) if exchange.query or exchange.reason or exchange.shadow else ''}"
         f'"outcome":"{"ok" if exchange.outcome is _OK else _outcome(exchange)}"}}\n'
     )
 
@@ -199,4 +200,6 @@ def _details(exchange: Exchange) -> str:
         details = f'"query":"{_escaped(_VALUE.sub(b"=*", exchange.query[1:]))}",'
     if exchange.reason:
         details += f'"reason":{json.dumps(exchange.reason)},'
+    if exchange.shadow:
+        details += f'"shadow":{json.dumps("; ".join(what for _, what in exchange.shadow))},'
     return details

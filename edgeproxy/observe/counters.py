@@ -10,7 +10,7 @@ _OK = Outcome.OK
 class Counters:
     """Since the start: requests by status and by outcome, and bytes of bodies both ways."""
 
-    __slots__ = ("outcomes", "received", "sent", "statuses")
+    __slots__ = ("outcomes", "received", "sent", "shadow", "statuses")
 
     def __init__(self) -> None:
         self.received = 0
@@ -19,6 +19,8 @@ class Counters:
         self.statuses = [0] * 1000
         #: By outcome, but for the good one.
         self.outcomes: dict[Outcome, int] = {}
+        #: By the status that policies in shadow mode would have answered.
+        self.shadow: dict[int, int] = {}
 
     def count(self, exchange: Exchange) -> None:
         self.received += exchange.received
@@ -27,6 +29,9 @@ class Counters:
         outcome = exchange.outcome
         if outcome is not _OK and outcome is not None:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if exchange.shadow:
+            for status, _ in exchange.shadow:
+                self.shadow[status] = self.shadow.get(status, 0) + 1
 
     def as_dict(self) -> dict[str, object]:
         requests = sum(self.statuses)
@@ -36,5 +41,6 @@ class Counters:
             "received_bytes": self.received,
             "sent_bytes": self.sent,
             "statuses": {str(n): count for n, count in enumerate(self.statuses) if count},
+            "shadow": {str(status): count for status, count in sorted(self.shadow.items())},
             "outcomes": {_OK.value: requests - sum(bad.values()), **dict(sorted(bad.items()))},
         }
