@@ -77,6 +77,8 @@ class Endpoint:
         self, reactor: Any, url: str, authorities: bytes | None, timeout: float, most: int
     ) -> None:
         self.url = url
+        #: For people: without a query, which may hold a secret.
+        self.shown = url.partition("?")[0]
         self.timeout = timeout
         self.reactor = reactor
         self._most = most

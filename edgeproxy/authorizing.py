@@ -16,7 +16,7 @@ from edgeproxy.config.authorization import AuthorizationForm
 from edgeproxy.http1.fields import FOLD
 from edgeproxy.identifying import Credential, Sent, is_key
 from edgeproxy.identity.answers import Answers, Known
-from edgeproxy.identity.authorization import Read, allowed, passed_on, redirection
+from edgeproxy.identity.authorization import Allowed, Read, allowed, passed_on, redirection
 from edgeproxy.identity.refusal import answered, invalid, unavailable
 from edgeproxy.lookups import Trouble
 from edgeproxy.waiting import Flights
@@ -35,14 +35,18 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class Authorization(Credential):
-    """See the module's text. It is asked about every request, so it stands alone on a route."""
+    """See the module's text. It is asked about every request, so it stands alone on a route, or
+    beside others that are all asked for."""
+
+    #: What others claim is theirs, and not shown.
+    rank = 99
 
     def __init__(
         self, name: str, said: AuthorizationForm, endpoint: Endpoint, now: Callable[[], float]
     ) -> None:
         self.name = name
         self.endpoint = endpoint
-        self.answers = Answers()
+        self.answers: Answers[Allowed] = Answers()
         self.trouble = Trouble(name)
         self._now = now
         self._said = said
@@ -51,7 +55,8 @@ class Authorization(Credential):
         self._send = {_folded(each): each.encode("ascii") for each in said.send}
         self._kept = frozenset(map(_folded, said.keep))
         self.takes_bearer = b"authorization" in self._send
-        self._flights: Flights[Principal] = Flights()
+        self._taken = frozenset(each.lower().encode("ascii") for each in said.take)
+        self._flights: Flights[Allowed] = Flights()
 
     def stop(self) -> None:
         self.endpoint.stop()
@@ -88,15 +93,26 @@ class Authorization(Credential):
         asked = _about(exchange)
         cache = self._said.cache
         if cache is None:
-            return self._ask([*asked, (b"X-Request-Id", exchange.id), *claim], sent, b"")
+            asked.append((b"X-Request-Id", exchange.id))
+            return self._ask([*asked, *claim], sent, b"").addCallback(self._set, exchange)
         whole = b"\n".join([name + b":" + value for name, value in (*asked, *claim)])
         digest = sha256(whole).digest()
         known = self.answers.known(digest, exchange.started)
         if known is not None:
-            return known.principal
-        return self._flights.join(digest, lambda: self._ask([*asked, *claim], sent, digest))
+            return self._set(known.answer, exchange)
+        flight = self._flights.join(digest, lambda: self._ask([*asked, *claim], sent, digest))
+        return flight.addCallback(self._set, exchange)
 
-    def _ask(self, fields: Fields, sent: Sent, digest: bytes) -> Deferred[Principal]:
+    def _set(self, found: Allowed, exchange: Exchange) -> Principal:
+        """Set what the answer says on a request. What its Connection field names is taken out
+        later: it cannot name these."""
+        head = exchange.head
+        head.lines = [*head.lines, *found.lines]
+        if not self._taken.isdisjoint(head.connection):
+            head.connection -= self._taken
+        return found.principal
+
+    def _ask(self, fields: Fields, sent: Sent, digest: bytes) -> Deferred[Allowed]:
         asking = self.endpoint.ask("GET", fields)
         return asking.addCallbacks(
             self._answered,
@@ -107,7 +123,7 @@ class Authorization(Credential):
 
     # -- what is answered ------------------------------------------------------------------------
 
-    def _answered(self, reply: Reply, sent: Sent, digest: bytes) -> Principal:
+    def _answered(self, reply: Reply, sent: Sent, digest: bytes) -> Allowed:
         status = reply.status
         lines: list[bytes] = []
         try:
@@ -129,7 +145,7 @@ class Authorization(Credential):
         self.trouble.over()
         raise answered(status, lines, f"{self.name}: status {status}")
 
-    def _unanswered(self, failure: Failure, sent: Sent) -> Principal:
+    def _unanswered(self, failure: Failure, sent: Sent) -> Allowed:
         from edgeproxy.asking import Unanswered
 
         error = failure.value
@@ -151,7 +167,7 @@ class Authorization(Credential):
     def status(self, now: float) -> dict[str, Any]:
         """For `edgeproxy status`."""
         return {
-            "endpoint": self.endpoint.url,
+            "endpoint": self.endpoint.shown,
             "error": self.trouble.why,
             "under_way": self.endpoint.busy,
             "remembered": len(self.answers),

@@ -38,29 +38,34 @@ _log = Logger()
 
 #: Seconds for which an endpoint that has just failed is not asked where an old answer will do.
 PAUSE = 1.0
+#: Seconds from one line in the log that an endpoint fails to the next: whoever knows a token that
+#: makes it stumble must not fill the disk.
+QUIET = 10.0
 
 
 class Trouble:
-    """Whether an endpoint answers; one line in the log when that changes. `why` is empty while it
-    does, `since` when it ceased to (monotonic seconds), `last` when it was last found so."""
+    """Whether an endpoint answers; a line in the log when it ceases to, and one when it answers
+    again. `why` is empty while it does, `last` is when it last did not (monotonic seconds)."""
 
     def __init__(self, name: str) -> None:
         self.why = ""
-        self.since = self.last = 0.0
+        self.last = 0.0
         self._name = name
+        self._told = False
+        self._quiet = 0.0
 
     def failed(self, why: str, now: float) -> None:
         """It did not answer, or not so that it could be understood."""
-        self.last = now
-        if not self.why:
-            self.since = now
+        self.why, self.last = why, now
+        if not self._told and now >= self._quiet:
+            self._told, self._quiet = True, now + QUIET
             _log.warn("auth: {name}: its endpoint fails: {why}", name=self._name, why=why)
-        self.why = why
 
     def over(self) -> None:
         """It answered."""
-        if self.why:
-            self.why = ""
+        self.why = ""
+        if self._told:
+            self._told = False
             _log.info("auth: {name}: its endpoint answers again", name=self._name)
 
 
@@ -72,7 +77,7 @@ class Lookup(Credential):
     ) -> None:
         self.name = name
         self.endpoint = endpoint
-        self.answers = Answers()
+        self.answers: Answers[Principal] = Answers()
         self.trouble = Trouble(name)
         self._said = said
         self._expected = expected
@@ -87,7 +92,7 @@ class Lookup(Credential):
         now = sent.exchange.started
         known = self.answers.known(digest, now)
         if known is not None and (now < known.fresh or self._spared(now)):
-            return known.principal
+            return known.answer
         refusal = self.answers.refusal(digest, now)
         if refusal is not None:
             raise invalid(f"{self.name}: {refusal}")
@@ -144,22 +149,26 @@ class Lookup(Credential):
         error = failure.value
         if not isinstance(error, Unanswered):
             failure.raiseException()
-        if error.ours:
+        now = self._later(asked, started)[1]
+        if not error.ours:
+            return self._without(digest, str(error), now)
+        known = self.answers.known(digest, now)
+        if known is None:
             raise unavailable(f"{self.name}: {error}")
-        return self._without(digest, str(error), self._later(asked, started)[1])
+        return known.answer
 
     def _without(self, digest: bytes, why: str, now: float) -> Principal:
         """The endpoint is of no use: who was known lately still is, where that is configured."""
         self.trouble.failed(why, now)
         known = self.answers.known(digest, now)
         if known is not None:
-            return known.principal
+            return known.answer
         raise unavailable(f"{self.name}: its endpoint fails: {why}")
 
     def status(self, now: float) -> dict[str, Any]:
         """For `edgeproxy status`."""
         return {
-            "endpoint": self.endpoint.url,
+            "endpoint": self.endpoint.shown,
             "error": self.trouble.why,
             "under_way": self.endpoint.busy,
             "remembered": len(self.answers),

@@ -9,9 +9,7 @@ from asking_support import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.exchange import Exchange, Outcome, Peer
-from edgeproxy.http1.grammar import HeadLimits, parse_request
-from edgeproxy.identifying import Sent
+from edgeproxy.exchange import Outcome
 
 CHECKED = {
     "authorize": "https://auth.internal/check",
@@ -291,19 +289,27 @@ def test_connection_takes_no_field_of_ours_away() -> None:
     assert b"X-Consumer-Id: known:alice\r\n" in got
 
 
-def test_our_keys_are_not_shown_beside_others_either() -> None:
-    """Where a key is asked for as well nobody has taken it out of the head before."""
-    world = World(CHECKED)
+def test_beside_a_key_that_is_asked_for_too() -> None:
+    world = World(CHECKED, auth={"all": ["api_key", "known"]})
     key = world.gateway.key("good")
-    lines = f"X-API-Key: {key}\r\nAuthorization: Bearer {key}\r\nCookie: a=1"
-    snapshot = world.gateway.gateway.resource.snapshot
-    head = parse_request(
-        f"GET / HTTP/1.1\r\nHost: api.example.com\r\n{lines}\r\n\r\n".encode(),
-        snapshot.request_fields,
-        HeadLimits(),
-    )
-    assert head is not None
-    exchange = Exchange(head[0], Peer("192.0.2.1", 1, 443), 0.0)
-    shown = world.credential.claim(Sent(exchange, None, None, 0.0))
-    assert shown == [(b"cookie", b"a=1")]
-    assert len(exchange.head.keys) == 2
+    assert world.status(world.send("Cookie: a=1")) == 401
+    assert not world.questions
+    for field in (f"X-API-Key: {key}", f"Authorization: Bearer {key}"):
+        world.send(field, "Cookie: a=1")
+        shown = world.questions[-1].fields
+        assert shown[b"cookie"] == b"a=1"
+        assert key.encode() not in b"".join(shown.values())
+        world.questions[-1].raw(200, b"", **ALICE)
+        got = world.passed()
+        assert b"X-Consumer-Name: good\r\n" in got
+        assert b"X-User-Id: alice\r\n" in got
+        assert key.encode() not in got
+
+
+def test_each_request_has_what_was_said_of_it() -> None:
+    """The same caller may be told of in other words the next time."""
+    world = World({"authorize": "https://a/", "take": "X-Tenant"})
+    for number, tenant in enumerate(("red", "blue")):
+        world.send()
+        world.questions[number].raw(200, b"", X_Tenant=tenant)
+        assert f"X-Tenant: {tenant}\r\n".encode() in world.passed()

@@ -146,7 +146,7 @@ def test_nobody_else_sets_what_it_sets(more: str) -> None:
     top = "upstreams: { shop: http://127.0.0.1:9001 }\n" + ASKED
     assert_problems(
         f"{top}routes: {{ '*': {{ »/: {{ to: shop, auth: p, {more} }} }} }}",
-        "is set by 'p' on this route",
+        "is set by 'p' and by this route or its upstream",
     )
     assert parse(f"{top}routes: {{ '*': {{ /: {{ to: shop, {more} }} }} }}")
 
@@ -156,7 +156,7 @@ def test_nor_does_an_upstream() -> None:
         "upstreams: { shop: { targets: http://127.0.0.1:9001, set: { X-User-Id: a } } }\n"
         + ASKED
         + "routes: { '*': { »/: { to: shop, auth: p } } }",
-        "is set by 'p' on this route",
+        "is set by 'p' and by this route or its upstream",
     )
 
 
@@ -175,3 +175,23 @@ def test_what_is_not_safe_is_told() -> None:
         "auth p: `plain: true`: whoever is on the way to http://auth:4181/ says who is calling"
     ]
     assert not unverified(parse(TOP + "auth: { p: { authorize: https://auth/, plain: true } }"))
+
+
+def test_nor_do_two_of_them() -> None:
+    top = (
+        "upstreams: { shop: http://127.0.0.1:9001 }\n"
+        "auth: { p: { authorize: https://a/, take: X-User }, "
+        "q: { authorize: https://b/, take: X-USER } }\n"
+    )
+    assert_problems(
+        f"{top}routes: {{ '*': {{ »/: {{ to: shop, auth: {{ all: [p, q] }} }} }} }}",
+        "X-USER is set by 'q' and by 'p'; set it once",
+    )
+
+
+def test_beside_others_that_are_all_asked_for() -> None:
+    config = parse(
+        "upstreams: { shop: http://127.0.0.1:9001 }\n"
+        f"{ASKED}routes: {{ '*': {{ /: {{ to: shop, auth: {{ all: [api_key, p] }} }} }} }}"
+    )
+    assert config.routes[0].auth == ("api_key", "p")

@@ -8,12 +8,12 @@ from edgeproxy.identity.principal import Principal
 ANN = Principal("ann", "Ann")
 
 
-def known(fresh: float, stale: float | None = None) -> Known:
+def known(fresh: float, stale: float | None = None) -> Known[Principal]:
     return Known(ANN, fresh, fresh if stale is None else stale)
 
 
 def test_known_until_it_is_stale() -> None:
-    answers = Answers()
+    answers = Answers[Principal]()
     answers.let_in(b"a", known(10, 20))
     assert answers.known(b"a", 19.9) == known(10, 20)
     assert answers.known(b"a", 20) is None
@@ -21,7 +21,7 @@ def test_known_until_it_is_stale() -> None:
 
 
 def test_refused_until_then() -> None:
-    answers = Answers()
+    answers = Answers[Principal]()
     answers.refuse(b"a", "unknown", 5)
     assert answers.refusal(b"a", 4.9) == "unknown"
     assert answers.refusal(b"a", 5) is None
@@ -29,7 +29,7 @@ def test_refused_until_then() -> None:
 
 
 def test_one_or_the_other() -> None:
-    answers = Answers()
+    answers = Answers[Principal]()
     answers.let_in(b"a", known(10))
     answers.refuse(b"a", "gone", 5)
     assert answers.known(b"a", 1) is None
@@ -38,7 +38,7 @@ def test_one_or_the_other() -> None:
 
 
 def test_the_one_asked_about_longest_ago_makes_room() -> None:
-    answers = Answers(most=2)
+    answers = Answers[Principal](most=2)
     for name in (b"a", b"b", b"a", b"c"):
         answers.let_in(name, known(10))
     assert [answers.known(name, 1) is not None for name in (b"a", b"b", b"c")] == [
@@ -50,7 +50,7 @@ def test_the_one_asked_about_longest_ago_makes_room() -> None:
 
 
 def test_guesses_drive_nobody_out() -> None:
-    answers = Answers(most=2, most_refused=3)
+    answers = Answers[Principal](most=2, most_refused=3)
     answers.let_in(b"a", known(10))
     for number in range(100):
         answers.refuse(b"%d" % number, "unknown", 5)

@@ -26,7 +26,7 @@ def values(**fields: Any) -> Any:
 
 
 def test_all_of_it() -> None:
-    found = allowed(
+    found, lines = allowed(
         "checked",
         values(
             X_User=b"ann",
@@ -42,16 +42,17 @@ def test_all_of_it() -> None:
     assert found.groups == ("ops", "dev", "qa")
     assert found.scopes == {"read", "write"}
     assert found.kind == "authorization"
-    assert found.fields.endswith(b"\r\nX-User: ann\r\nX-Extra: 1\r\nX-Extra: 2\r\n")
+    assert lines == (b"X-User: ann", b"X-Extra: 1", b"X-Extra: 2")
 
 
 def test_nothing_but_who() -> None:
-    found = allowed("checked", values(X_User=b"ann"), READ)
+    found, lines = allowed("checked", values(X_User=b"ann"), READ)
+    assert lines == (b"X-User: ann",)
     assert (found.id, found.name, found.groups, found.plan) == ("checked:ann", "ann", (), "")
 
 
 def test_nobody_in_particular() -> None:
-    assert allowed("checked", values(), Read()).id == "checked"
+    assert allowed("checked", values(), Read()).principal.id == "checked"
 
 
 @pytest.mark.parametrize(

@@ -313,3 +313,37 @@ def test_for_somebody_else(said: dict[str, Any]) -> None:
     assert client.answers()[0].field("www-authenticate") == 'Bearer error="invalid_token"'
     assert world.attempts == 0
     assert world.reason.startswith("known: ")
+
+
+@both
+def test_an_old_answer_serves_where_too_many_ask(settings: dict[str, Any], shown: str) -> None:
+    world = World({**settings, "stale": "5m"})
+    world.send(shown)
+    world.questions[0].reply(active=True, sub="alice")
+    assert world.passed()
+    world.gateway.wait(40)
+    world.send(shown)
+    world.questions[1].fail("64 questions are under way", ours=True)
+    assert b"known:alice" in world.passed()
+
+
+def test_one_that_stumbles_now_and_then_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    for level in ("warn", "info"):
+        monkeypatch.setattr(
+            f"edgeproxy.lookups._log.{level}", lambda text, **how: told.append(level)
+        )
+    world = World(INTROSPECTION)
+    for number in range(20):
+        world.send(f"Authorization: Bearer t{number}")
+        if number % 2:
+            world.questions[number].reply(active=False)
+        else:
+            world.questions[number].raw(500, b"")
+    assert len(told) == 2
+    world.gateway.wait(10)
+    world.send("Authorization: Bearer other")
+    world.questions[-1].fail()
+    assert len(told) == 3

@@ -267,18 +267,21 @@ class RouteReader:
         """A credential that is asked about every request stands alone; nobody else sets what it
         sets."""
         upstream = self._upstreams.get(route.to or "")
-        fields = (*route.request.set, *route.request.add, *(upstream.set if upstream else ()))
+        said = (*route.request.set, *route.request.add, *(upstream.set if upstream else ()))
+        setting = dict.fromkeys(map(_folded, said), "this route or its upstream")
         for name in route.auth:
             credential = self._credentials.get(name)
             if credential is None:
                 continue
-            if credential.alone and len(route.auth) > 1:
+            if credential.alone and len(route.auth) > 1 and not route.every:
                 message = f"{shown(name)} is asked about every request, so nothing can stand beside"
                 reader.add(place, f"{message} it; write `auth: {name}`, or leave it out")
-            taken = set(map(_folded, credential.reserved))
-            for field in fields:
-                if _folded(field) in taken:
-                    reader.add(place, f"{field} is set by {shown(name)} on this route; set it once")
+            for field in credential.reserved:
+                other = setting.setdefault(_folded(field), shown(name))
+                if other != shown(name):
+                    reader.add(
+                        place, f"{field} is set by {shown(name)} and by {other}; set it once"
+                    )
 
     def _check_taken(self, reader: Reader, route: Route, place: Node) -> None:
         """Two routes that can never be told apart: same host, path and conditions, and a method

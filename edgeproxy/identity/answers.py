@@ -4,9 +4,9 @@ drives out a caller who is known."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from edgeproxy.identity.principal import Principal
+T = TypeVar("T")
 
 MOST = 16384
 """Callers; at about a kilobyte each."""
@@ -14,22 +14,22 @@ MOST_REFUSED = 4096
 """Refusals: what is guessed differs each time, so more would not help."""
 
 
-class Known(NamedTuple):
+class Known(NamedTuple, Generic[T]):
     """A caller who was let in: without another question before `fresh`, and, while nobody can be
     asked, before `stale`. Times are monotonic seconds."""
 
-    principal: Principal
+    answer: T
     fresh: float
     stale: float
 
 
-class Answers:
+class Answers(Generic[T]):
     """See the module's text. `now` is in monotonic seconds."""
 
     def __init__(self, most: int = MOST, most_refused: int = MOST_REFUSED) -> None:
         self._most = most
         self._most_refused = most_refused
-        self._known: dict[bytes, Known] = {}
+        self._known: dict[bytes, Known[T]] = {}
         #: The reason, and until when.
         self._refused: dict[bytes, tuple[str, float]] = {}
 
@@ -41,7 +41,7 @@ class Answers:
         """How many refusals are remembered."""
         return len(self._refused)
 
-    def known(self, digest: bytes, now: float) -> Known | None:
+    def known(self, digest: bytes, now: float) -> Known[T] | None:
         """A caller whose answer has not gone stale."""
         found = self._known.get(digest)
         if found is not None and now >= found.stale:
@@ -59,7 +59,7 @@ class Answers:
             return None
         return found[0]
 
-    def let_in(self, digest: bytes, known: Known) -> None:
+    def let_in(self, digest: bytes, known: Known[T]) -> None:
         """Remember a caller. The one that was asked about longest ago makes room."""
         self._refused.pop(digest, None)
         self._known.pop(digest, None)

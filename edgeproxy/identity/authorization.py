@@ -22,6 +22,13 @@ _MOST_GROUPS = 200
 Values = Callable[[bytes], Sequence[bytes]]
 
 
+class Allowed(NamedTuple):
+    """Who is calling, and the lines, without CRLF, that are set on the request."""
+
+    principal: Principal
+    lines: tuple[bytes, ...]
+
+
 class Read(NamedTuple):
     """The fields of an answer that mean something; ``None`` for none."""
 
@@ -33,15 +40,14 @@ class Read(NamedTuple):
     take: tuple[str, ...] = ()
 
 
-def allowed(credential: str, values: Values, read: Read) -> Principal:
+def allowed(credential: str, values: Values, read: Read) -> Allowed:
     """Whom the answer lets in. Where it is not asked to say, all are one: the credential's name.
 
     Raises `ValueError`: it does not say so that it could be passed on.
     """
-    lines = passed_on(values, [name.encode("ascii") for name in read.take])
-    extra = b"".join([line + b"\r\n" for line in lines])
+    lines = tuple(passed_on(values, [name.encode("ascii") for name in read.take]))
     if read.principal is None:
-        return Principal(credential, credential, kind=KIND, extra=extra)
+        return Allowed(Principal(credential, credential, kind=KIND), lines)
     who = _said(values, read.principal)
     if not who:
         raise ValueError(f"it does not say who the caller is ({read.principal})")
@@ -50,15 +56,15 @@ def allowed(credential: str, values: Values, read: Read) -> Principal:
     groups = list(dict.fromkeys(filter(None, groups)))
     if len(groups) > _MOST_GROUPS:
         raise ValueError(f"more than {_MOST_GROUPS} groups")
-    return Principal(
+    found = Principal(
         f"{credential}:{who}",
         _said(values, read.name) or who,
         tuple(groups),
         frozenset(scopes),
         _said(values, read.plan),
         KIND,
-        extra,
     )
+    return Allowed(found, lines)
 
 
 def passed_on(values: Values, names: Sequence[bytes]) -> list[bytes]:

@@ -21,7 +21,7 @@ class Principal:
     all). `caller` is what limits count by: the id, or "" for the address, where it stands for
     everybody who shows nothing. `fields` are the identity fields for the upstream, ready to send,
     each line with its CRLF; `log` is the id, and the kind after it, as both stand in the log: ready
-    JSON. `extra` are further lines for the upstream.
+    JSON.
     """
 
     __slots__ = ("caller", "fields", "groups", "id", "kind", "log", "name", "plan", "scopes")
@@ -34,7 +34,6 @@ class Principal:
         scopes: frozenset[str] = frozenset(),
         plan: str = "",
         kind: str = "api_key",
-        extra: bytes = b"",
     ) -> None:
         self.id = id
         self.name = name
@@ -42,7 +41,7 @@ class Principal:
         self.scopes = scopes
         self.plan = plan
         self.kind = kind
-        self.fields = identity_fields(id, name, groups) + extra
+        self.fields = identity_fields(id, name, groups)
         self.caller = "" if kind == "anonymous" else id
         self.log = f'{json.dumps(id)},"kind":"{kind}"'
 
