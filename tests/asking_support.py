@@ -57,6 +57,7 @@ class World:
         name: str = "known",
         host: str = "api.example.com",
         secret: str = "s:cret %/+",
+        others: dict[str, Any] | None = None,
         **route: Any,
     ) -> None:
         self.questions: list[Question] = []
@@ -65,14 +66,15 @@ class World:
         self._read: dict[int, int] = {}
         config = {
             "upstreams": {"users": "http://10.0.0.1:9001"},
-            "auth": {name: settings},
+            "auth": {name: settings, **(others or {})},
             "routes": {host: {path: {"to": "users", "auth": auth, **route}}},
         }
         self.gateway = MemoryGateway(json.dumps(config), environ={"SECRET": secret})
         made = self.gateway.gateway.credentials
-        found = made.by_name(made._made)[name]
-        self.credential: Any = found
-        self.credential.endpoint.ask = self._ask
+        found: dict[str, Any] = made.by_name(made._made)
+        self.credential = found[name]
+        for each in (name, *(others or ())):
+            found[each].endpoint.ask = self._ask
 
     def _ask(self, method: str, fields: Any, body: bytes | None = None) -> Deferred[Reply]:
         question = Question(method, fields, body)

@@ -306,6 +306,20 @@ def test_beside_a_key_that_is_asked_for_too() -> None:
         assert key.encode() not in got
 
 
+def test_what_others_claim_is_not_shown() -> None:
+    legacy = {"introspect": "https://id.example.com/introspect"}
+    world = World(CHECKED, auth={"all": ["known", "legacy"]}, others={"legacy": legacy})
+    world.send("Authorization: Bearer t", "Cookie: a=1")
+    assert world.questions[0].fields[b"cookie"] == b"a=1"
+    assert b"authorization" not in world.questions[0].fields
+    world.questions[0].raw(200, b"", **ALICE)
+    assert world.attempts == 0
+    world.questions[1].reply(active=True, sub="bob")
+    got = world.passed()
+    assert b"X-Consumer-Id: known:alice\r\n" in got
+    assert b"X-User-Id: alice\r\n" in got
+
+
 def test_each_request_has_what_was_said_of_it() -> None:
     """The same caller may be told of in other words the next time."""
     world = World({"authorize": "https://a/", "take": "X-Tenant"})
