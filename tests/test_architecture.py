@@ -367,6 +367,7 @@ TESTED_IN = {
     "edgeproxy.service": ("test_control.py", _PROCESS),
     "edgeproxy.signals": ("test_control.py", _PROCESS),
     "edgeproxy.starting": ("test_tap.py", _PROCESS),
+    "edgeproxy.mounted.files": ("test_real_resources.py", _PROCESS),
     "edgeproxy.wsgi": ("test_real_resources.py", _PROCESS),
     "edgeproxy.transport.reactor": ("test_wheel.py", _PROCESS),
     "edgeproxy.transport.port": ("test_tap.py", _PROCESS),

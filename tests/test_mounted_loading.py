@@ -130,6 +130,11 @@ def test_a_wsgi_application(shop: Callable[..., Path]) -> None:
     told = wrong(folder, path, application="wsgishop.aplication")
     assert told.endswith("has no 'aplication'; did you mean 'application'?")
     assert "is not a WSGI application" in wrong(folder, path, application="wsgishop.number")
+    for value in (5, None, ["wsgishop.application"]):
+        told = wrong(folder, path, application=value)
+        assert told.startswith("application: ") and told.endswith(
+            " is not the dotted path of a WSGI application; write it as shop.wsgi.application"
+        )
     assert "there is no module 'wsgishp'" in wrong(folder, path, application="wsgishp.a")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -64,6 +66,39 @@ def fails(environ, start_response):
     raise ValueError("<b>secret</b>")
 
 
+def exits(environ, start_response):
+    raise SystemExit("<b>secret</b>")
+
+
+def gives_nothing(environ, start_response):
+    start_response("200 OK", [])
+
+
+def never_starts(environ, start_response):
+    return [b"secret"]
+
+
+def starts_wrongly(environ, start_response):
+    start_response("200", [])
+    return [b"secret"]
+
+
+def not_latin(environ, start_response):
+    start_response("200 OK", [("X-Name", "\u20ac")])
+    return [b"secret"]
+
+
+def gives_text(environ, start_response):
+    start_response("200 OK", [])
+    return ["secret"]
+
+
+def stops_midway(environ, start_response):
+    start_response("200 OK", [("Content-Length", "10")])
+    yield b"some"
+    raise ValueError("<b>secret</b>")
+
+
 def hangs(environ, start_response):
     print("hanging", flush=True)
     threading.Event().wait()
@@ -119,6 +154,17 @@ class Endless:
 '''
 
 
+FAILING = {
+    "fails": "ValueError: <b>secret</b>",
+    "exits": "SystemExit: <b>secret</b>",
+    "gives_nothing": "TypeError: 'NoneType' object is not iterable",
+    "never_starts": "RuntimeError: the application did not call start_response",
+    "starts_wrongly": "ValueError: '200' is no status; '200 OK' would be right",
+    "not_latin": "UnicodeEncodeError: ",
+    "gives_text": "TypeError: the application gave 'secret'; bytes would be right",
+}
+
+
 def config(folder: Path) -> dict[str, Any]:
     def wsgi(name: str, **more: Any) -> dict[str, Any]:
         return {
@@ -138,7 +184,8 @@ def config(folder: Path) -> dict[str, Any]:
                 "/twisteds": {"resource": "realshop.wsgi", "options": {"name": "digest"}},
                 "/digest": wsgi("digest", body="20MiB"),
                 "/endless": wsgi("endless"),
-                "/fails": wsgi("fails"),
+                **{f"/{name}": wsgi(name) for name in FAILING},
+                "/stops_midway": wsgi("stops_midway"),
                 "/hangs": wsgi("hangs", auth="none"),
                 "/hello": {"resource": "realshop.app.resource"},
                 "/producing": {"resource": "realshop.Producing", "auth": "none"},
@@ -217,6 +264,43 @@ def test_files(running: RunningGateway) -> None:
     assert running.ask("/files/a.txt", key=None).status == 401
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "bytes=" + ",".join(f"{n}-{n}" for n in range(1500)),
+        "bytes=0-65400,0-10",  # the boundary falls on the end of Twisted's buffer
+        "bytes=5-2",
+        "bytes=--5",
+        "bytes=-99999999",
+        "bytes=x-y\xff",
+        "bytes=0-" + "9" * 5000,
+        "lines=1-2",
+    ],
+)
+def test_a_range_that_twisted_fails_over_is_ignored(running: RunningGateway, value: str) -> None:
+    """RFC 9110 14.2; and no client can write into the log."""
+    content = os.urandom(100_000)
+    (running.folder / "files" / "a").write_bytes(content)
+    before = running.child.said()
+    whole = running.ask("/files/a", fields={"Range": value})
+    assert (whole.status, whole.body) == (200, content)
+    part = running.ask("/files/a", fields={"Range": "bytes=-99999"})
+    assert (part.status, part.body) == (206, content[1:])
+    assert running.child.said() == before
+
+
+def test_files_that_are_none(running: RunningGateway) -> None:
+    """Opening a FIFO would hold up the whole gateway; a name that is not UTF-8 names nothing."""
+    os.mkfifo(running.folder / "files" / "fifo")
+    (running.folder / "files" / "link").symlink_to("fifo")
+    (running.folder / "files" / "null").symlink_to("/dev/zero")
+    before = running.child.said()
+    for name in ("fifo", "link", "null", "%ff", "sub/%ff", "x" * 300):
+        for method in ("GET", "HEAD"):
+            assert running.ask(f"/files/{name}", method).status == 404, name
+    assert running.child.said() == before
+
+
 def test_wsgi(running: RunningGateway) -> None:
     demo = running.ask("/demo/x?y=z")
     assert demo.status == 200
@@ -233,10 +317,28 @@ def test_wsgi(running: RunningGateway) -> None:
         assert line in text
     assert running.development.credential not in text
     assert running.ask("/twisteds", "POST", body=b"abc").body.startswith(b"3 ba7816bf")
-    failed = running.ask("/fails")
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_wsgi_application_that_fails(running: RunningGateway, name: str) -> None:
+    """A problem document for the client, one traceback for its author."""
+    failed = running.ask(f"/{name}")
     assert failed.status == 500
+    assert failed.fields["Content-Type"] == "application/problem+json"
     assert b"secret" not in failed.body
-    assert "secret" in running.child.said()
+    said = running.child.said()
+    assert said.count("Traceback") == 1
+    assert FAILING[name] in said
+    assert failed.json()["request_id"] in said
+    assert running.ask("/demo").status == 200
+
+
+def test_a_wsgi_application_that_fails_midway(running: RunningGateway) -> None:
+    with pytest.raises((http.client.IncompleteRead, ConnectionError, ssl.SSLError)):
+        running.ask("/stops_midway")
+    running.child.wait_until_said("ValueError: <b>secret</b>")
+    assert running.child.said().count("Traceback") == 1
+    assert running.ask("/demo").status == 200
 
 
 def test_an_upload_of_10_megabytes(running: RunningGateway) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.config import Route as RouteConfig
 from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.forward import request_head
 from edgeproxy.mounted.channel import Channel
+from edgeproxy.mounted.files import one_range
 from edgeproxy.mounted.loading import LoadError, find, make, problem
 from edgeproxy.mounted.request import GatewayRequest, MountSite
 from edgeproxy.snapshot import label
@@ -88,6 +89,7 @@ class Mount:
             name, _, value = line.partition(b":")
             if name.lower() not in _FRAMING:
                 request.requestHeaders.addRawHeader(name, value.strip(b" \t"))
+        one_range(request.requestHeaders)
         if exchange.head.chunked or exchange.head.length is not None:
             request.requestHeaders.addRawHeader(b"Content-Length", b"%d" % size)
         request.parseCookies()  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request, Session, Site
 
 from edgeproxy.errors import GatewayError, Source
+from edgeproxy.mounted.files import has_child, looked_at
 
 if TYPE_CHECKING:
     from edgeproxy.identity.principal import Principal
@@ -40,7 +41,7 @@ class GatewayRequest(Request):
 
     def render(self, resrc: Any) -> None:
         """As Twisted's; an answer that is no bytes is a failure like any other."""
-        super().render(_Checked(resrc))  # type: ignore[no-untyped-call]
+        super().render(_Checked(looked_at(resrc, self)))  # type: ignore[no-untyped-call]
 
     def processingFailed(self, reason: Failure) -> Failure:
         """The resource failed: one log line, and 500 without a word of it for the client."""
@@ -106,6 +107,11 @@ class _Checked:
             raise TypeError(
                 f"{self._resource!r} gave {type(body).__name__}; bytes or NOT_DONE_YET is right"
             )
+        if body and isinstance(body, bytes) and request.method == b"HEAD":
+            # Resources answer HEAD as GET where they have no other way; Twisted logs each.
+            request.setHeader(b"Content-Length", b"%d" % len(body))
+            request.finish()
+            return NOT_DONE_YET
         return body
 
 
@@ -121,8 +127,15 @@ class MountSite(Site):
         """As Twisted's, below the route's path."""
         depth = len(request.mount)
         request.prepath, request.postpath = request.postpath[:depth], request.postpath[depth:]
-        found = super().getResourceFor(request)  # type: ignore[no-untyped-call]
+        request.site = self
         request.sitepath = [self._cookie]
+        found: Any = self.resource
+        while request.postpath and not found.isLeaf:
+            segment = request.postpath.pop(0)
+            request.prepath.append(segment)
+            if not has_child(found, segment):
+                return found.childNotFound
+            found = found.getChildWithDefault(segment, request)
         return found
 
     def makeSession(self) -> Session:
