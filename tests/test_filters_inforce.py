@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 import twisted.plugins
 from edgeproxy.config import ConfigError, parse
@@ -136,6 +136,31 @@ def test_all_are_stopped_at_the_end(gateway: MemoryGateway) -> None:
     assert len(events) == 3
 
 
+def test_another_secret_makes_another_filter() -> None:
+    made: list[str] = []
+
+    class Secretive(Filter):
+        class Options(BaseModel):
+            secret: SecretStr
+
+        def __init__(self, options: Any) -> None:
+            made.append(options.secret.get_secret_value())
+
+        def on_request(self, request: Request) -> None:
+            pass
+
+    text = (
+        "upstreams: { a: http://10.0.0.1:80 }\n"
+        "routes: { '*': { /: { to: a, filters: { use: s, options: { secret: '${env:S}' } } } } }\n"
+    )
+    gateway = MemoryGateway(text, environ={"S": "one"}, filters={"s": Secretive}).gateway
+    for secret in ("one", "two"):
+        built = gateway.build(parse(text, environ={"S": secret}))
+        gateway.filters.make(built.filters)
+        gateway.use(built, Staged())
+    assert made == ["one", "two"]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     path, modules, plugins = list(sys.path), set(sys.modules), list(twisted.plugins.__path__)
@@ -167,7 +192,11 @@ def test_drop_ins_are_found_by_name(folder: Path) -> None:
 def test_nothing_is_loaded_from_a_folder_that_all_may_write_to(folder: Path) -> None:
     plugins = folder / "twisted" / "plugins"
     plugins.mkdir(parents=True)
-    (plugins / "dropped_evil.py").write_text("raise SystemExit(3)\n", "utf-8")
+    (plugins / "dropped_evil.py").write_text(
+        "from edgeproxy.filters.plugin import FilterPlugin\n"
+        "x = FilterPlugin('x', 'dropped.Empty')\n",
+        "utf-8",
+    )
     plugins.chmod(0o777)
     text = "upstreams: { a: http://127.0.0.1:1 }\nroutes: { '*': { /: { to: a, filters: x } } }\n"
     (wrong,) = problems(parse(text, folder=folder))

@@ -9,7 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from edgeproxy.config.filters import FilterUse
 from edgeproxy.filters import Answer, FieldError, Filter, Refuse, Request, Response
+from edgeproxy.filters.chain import Entry, Made
+from edgeproxy.filters.counts import Counts
 from edgeproxy.testing import FilterHarness, MemoryGateway, Way
 
 SERVICE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -243,6 +246,16 @@ def test_fields_that_are_declared(when: str, what: str, status: int) -> None:
         assert seen.passed_on.all(name) == (["written"] if verb == "set" else [])
 
 
+def test_fields_of_credentials_cannot_even_be_removed() -> None:
+    made = Made("w", Writing, None, Counts(), ())
+    use = FilterUse(use="w")
+    Entry(0, made, use).check_write("X-User", request=True, remove=True)
+    entry = Entry(0, made, use, frozenset([b"x-user"]))
+    with pytest.raises(FieldError, match="w may not write x_user: it is written by a credential"):
+        entry.check_write("x_user", request=True, remove=True)
+    entry.check_write("X-User", request=False, remove=True)
+
+
 def test_a_head_that_has_gone_cannot_be_written() -> None:
     harness = FilterHarness(Writing)
     assert harness.request().status == 200
@@ -307,6 +320,8 @@ def test_a_filter_sees_neither_the_credential_nor_what_a_client_may_not_say() ->
     assert seen.log["seen"] == [["X-Fine", "1"], ["Authorization", "Basic mine"]]
     assert seen.log["caller"] == ["Ann", "gold", "read", "staff"]
     assert key not in str(seen.log)
+    assert seen.passed_on is not None
+    assert seen.passed_on.all("Authorization") == ["Basic mine"]
 
 
 # -- the rest of a gateway -----------------------------------------------------------------------
@@ -552,3 +567,80 @@ def test_two_requests_at_once_are_told_apart() -> None:
     assert first.passed_on is None
     Later.waiting[0].callback(None)
     assert first.passed_on is not None and first.passed_on.path == "/1"
+
+
+class Holding(Filter):
+    """Holds answers back until a test lets them go."""
+
+    waiting: ClassVar[list[Deferred[None]]] = []
+
+    def on_response(self, request: Request, response: Response) -> Deferred[None]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+
+class Replacing(Filter):
+    def on_response(self, request: Request, response: Response) -> Answer:
+        return Answer(299, {}, "mine")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_follows_of_an_answer_that_was_replaced_goes_nowhere(held: bool) -> None:
+    filters = "[h, r]" if held else "r"
+    gateway = gateway_with(
+        f"/: {{ to: a, auth: none, filters: {filters} }}", h=Holding, r=Replacing
+    )
+    client = gateway.client()
+    client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+    service = gateway.service("a").accept()
+    service.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst", apart=False)
+    assert service.ending.value == "aborted"  # nobody wants the rest
+    if held:
+        assert client.received == b""
+        Holding.waiting.pop().callback(None)
+        gateway.reactor.settle()
+    (answer,) = client.answers()
+    assert (answer.status, answer.body) == (299, b"mine")
+
+
+def test_a_resource_that_writes_on_while_its_replacement_is_held() -> None:
+    gateway = gateway_with(
+        f"/: {{ resource: {__name__}.Answering, auth: none, filters: [h, r] }}",
+        h=Holding,
+        r=Replacing,
+    )
+    client = gateway.client()
+    client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+    Answering.requests.pop().write(b"three")
+    Holding.waiting.pop().callback(None)
+    gateway.reactor.settle()
+    (answer,) = client.answers()
+    assert (answer.status, answer.body) == (299, b"mine")
+
+
+def test_a_slow_client_does_not_pause_a_connection_that_serves_others_by_now() -> None:
+    class Padding(Filter):
+        async def on_response(self, request: Request, response: Response) -> None:
+            Holding.waiting.append(Deferred())
+            await Holding.waiting[-1]
+            response.headers["X-Pad"] = "x" * 8000  # the most that fits is too much with it
+
+    gateway = gateway_with(
+        "/: { to: a, auth: none, filters: p }, /n: { to: a, auth: none }", p=Padding
+    )
+    slow = gateway.client()
+    slow.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+    service = gateway.service("a").accept()
+    slow.stall()
+    service.send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nea60\r\n%b\r\n0\r\nX-T: 1\r\n\r\n"
+        % (b"x" * 60_000),
+        apart=False,
+    )
+    Holding.waiting.pop().callback(None)
+    gateway.reactor.settle()
+    other = gateway.client()
+    other.send(b"GET /n HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+    assert len(gateway.service("a").connections) == 1
+    service.send(SERVICE)
+    assert other.answers()[0].body == b"ok"
