@@ -12,7 +12,7 @@ from edgeproxy.config.edgetoken import EdgeToken
 
 TOP = "upstreams: { shop: http://127.0.0.1:9001 }\n"
 ROUTES = "routes: { a.example.com: { /: shop } }\n"
-TOKEN = "edge_token: https://edge.example.com\n"
+TOKEN = "edge_token: https://edge.example.com\nhealth: :9000\n"
 
 
 def test_short_and_long() -> None:
@@ -82,6 +82,20 @@ def test_tokens_that_nobody_issues() -> None:
     route = "routes: { a.example.com: { /: { to: shop, identity: »token } } }"
     assert_problems(TOP + route, missing)
     assert_problems(TOP + "routes: { a.example.com: { /: { jwks: »true } } }", missing)
+
+
+def test_keys_that_nobody_can_fetch() -> None:
+    top = "upstreams: { shop: { targets: http://a, identity: token } }\n"
+    text = top + "edge_token: »https://edge.example.com\n"
+    assert_problems(text + ROUTES, "nothing publishes the keys")
+    good = (
+        ROUTES + "health: :9000",
+        ROUTES + "listen: { http: ':8080' }",
+        "routes: { a.example.com: { /: shop, /keys: { jwks: true, auth: none } } }",
+        "routes: { a.example.com: { /: { to: shop, identity: fields } } }",
+    )
+    for rest in good:
+        assert parse(text.replace("»", "") + rest).edge_token is not None
 
 
 def test_what_has_no_service_is_told_nothing() -> None:

@@ -26,6 +26,7 @@ from edgeproxy.config.model import (
     Control,
     Defaults,
     Limit,
+    Route,
     RouteTimeouts,
     Target,
     Upstream,
@@ -104,6 +105,8 @@ def assemble(
             check_hosts(_places(sources, section), routes.routes)
     _something_routed(main)
     _own_address(main, form)
+    if complete:
+        _keys_published(main, form, routes.routes)
     return Config.model_construct(
         source=source,
         folder=folder,
@@ -173,6 +176,19 @@ def _own_address(main: Source, form: Settings) -> None:
             main.root,
             ("health",),
             f"{shown(form.health)} is an address of `listen` already; give `health` its own port",
+        )
+
+
+def _keys_published(main: Source, form: Settings, routes: Sequence[Route]) -> None:
+    """Tokens are of no use to a service that cannot fetch the keys."""
+    told = any(route.identity != "fields" for route in routes)
+    here = form.health or form.listen.http or any(route.jwks for route in routes)
+    if form.edge_token is not None and told and not here:
+        main.reader.at(
+            main.root,
+            ("edge_token",),
+            "nothing publishes the keys that services verify the tokens with; add an address for "
+            "it, as in `health: 127.0.0.1:9000`, or a route with `jwks: true`",
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from wire_support import HOST, answer, connections, get, post, standard
 
+from edgeproxy.filters import Filter, Refuse
 from edgeproxy.testing import Answer, MemoryGateway
 
 Make = Callable[..., MemoryGateway]
@@ -273,3 +275,18 @@ def test_a_resource(make: Make) -> None:
     key = b"X-API-Key: %b\r\n" % gateway.key("ada").encode()
     found = one(gateway, get("/told", ORIGIN + key))
     assert (found.status, access(found)) == (200, ALLOWED)
+
+
+class Closed(Filter):
+    """Answers in place of the service, and says something about other origins by itself."""
+
+    def on_request(self, request: Any) -> None:
+        raise Refuse(418, "Closed.", headers={"Access-Control-Allow-Origin": "*"})
+
+
+def test_a_filter_that_refuses(quick: Make) -> None:
+    filters = f", cors: {APP}, filters: {__name__}.Closed"
+    found = one(quick(standard(users=filters)), get(fields=ORIGIN))
+    assert (found.status, access(found)) == (418, ALLOWED)
+    gateway = quick(standard(users=filters))
+    assert one(gateway, asks("/open", "PUT"), "OPTIONS").status == 204
