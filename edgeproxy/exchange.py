@@ -125,6 +125,9 @@ class Held(Protocol):
 class Exchange:
     """See the module's text. Times are monotonic seconds; sizes are bytes of bodies.
 
+    ``now`` is when it began, or last went on after waiting for a decision: the time of the phases
+    that follow.
+
     ``trace`` (32 hex digits) is fresh for each request: its id, its trace id unless the caller
     sent one, and in its first half our span. ``id`` is the same, or what a trusted proxy said.
     ``client`` is the caller's address: the peer's, or the one that trusted proxies vouch for.
@@ -174,6 +177,7 @@ class Exchange:
         "limit_lines",
         "method",
         "notes",
+        "now",
         "origin",
         "outcome",
         "path",
@@ -215,7 +219,7 @@ class Exchange:
         self.method = head.method
         self.peer = peer
         self.client = peer.address
-        self.started = started
+        self.started = self.now = started
         self.id = self.trace = b"%032x" % getrandbits(128)
         self.path = self.query = self.origin = self.limit_lines = b""
         self.host = self.limit = self.notes = self.reason = self.upstream = ""

@@ -75,7 +75,7 @@ class Relay:
         elif route.edge is None:
             identity = principal.fields
         else:
-            identity = route.edge.lines(principal, exchange.started + self._deadlines.clock.epoch)
+            identity = route.edge.lines(principal, exchange.now + self._deadlines.clock.epoch)
         exchange.head_out = head_out or request_head(
             exchange, host_line, forwarded, route.request_rules, identity
         )
@@ -89,8 +89,8 @@ class Relay:
             exchange.worker = gathering = _Gathering(self, exchange, upstream)
             exchange.stream_body(gathering)
             return
-        # When it started is the present, near enough; an idle connection only seems older.
-        self._attempt(exchange, upstream, exchange.started)
+        # The present, near enough; an idle connection only seems older.
+        self._attempt(exchange, upstream, exchange.now)
 
     def gathered(self, exchange: Exchange, upstream: Upstream, payload: bytes) -> None:
         """The body that was waited for is here."""

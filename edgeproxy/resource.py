@@ -231,12 +231,13 @@ class ReverseProxyResource(Resource):
         if chain is None:
             self._answer(exchange, route, view, exchange.snapshot)
             return
-        run = chain.begin(exchange, exchange.started + self._clock.epoch)
+        run = chain.begin(exchange, exchange.now + self._clock.epoch)
         # The filters decide, which may take time.
         if not chain.requests or run.admit(partial(self._filtered, exchange, route, view, run)):
             self._answer(exchange, route, view, exchange.snapshot, run)
 
     def _filtered(self, exchange: Exchange, route: Route, view: HostView, run: Run) -> None:
+        exchange.now = self._clock.now()
         run.sealed()
         self._answer(exchange, route, view, exchange.snapshot, run)
 
@@ -343,7 +344,7 @@ class ReverseProxyResource(Resource):
         if path.slash or b";" in path.decoded:
             _check_doubtful(path, route, view, asked.method, head)
         if route.address_limits:
-            _charge(exchange, self._address_limits(exchange, route), exchange.started)
+            _charge(exchange, self._address_limits(exchange, route), exchange.now)
         lines, exchange.reason = route.cors.allowing(asked)
         exchange.cors = None
         exchange.reply(204, [*lines, b"X-Request-Id: " + exchange.id], b"")
@@ -352,7 +353,7 @@ class ReverseProxyResource(Resource):
     def _address_limits(self, exchange: Exchange, route: Route) -> list[Window]:
         """Limits by address stand before identity, so that guessing is limited too."""
         caller = _network(exchange.client)
-        now = exchange.started
+        now = exchange.now
         windows = [limit.table.window(caller, limit.rate, now) for limit in route.address_limits]
         self._check(exchange, windows, route.address_limits)
         return windows
@@ -382,7 +383,7 @@ class ReverseProxyResource(Resource):
                 permit(route, principal)
         except GatewayError:
             if windows:
-                _charge(exchange, windows, exchange.started)
+                _charge(exchange, windows, exchange.now)
             raise
 
     def _recall(
@@ -400,7 +401,7 @@ class ReverseProxyResource(Resource):
                 permit(route, principal)
             except GatewayError:
                 if windows:
-                    _charge(exchange, windows, exchange.started)
+                    _charge(exchange, windows, exchange.now)
                 raise
         return True
 
@@ -420,23 +421,28 @@ class ReverseProxyResource(Resource):
                 permit(route, principal)
 
         def admit(principal: Principal | None) -> None:
+            exchange.now = self._clock.now()
             try:
                 known(principal)
             except GatewayError as error:
                 refuse(error)
-                return
-            self._admit(exchange, route, view, windows)
+            else:
+                go_on()
+
+        def go_on() -> None:
+            try:
+                self._admit(exchange, route, view, windows)
+            except Exception as error:
+                _fail(exchange, error)
 
         def refuse(error: Exception) -> None:
+            exchange.now = self._clock.now()
             if route.shadow:
-                try:
-                    overlook(policy, sent, error)
-                    self._admit(exchange, route, view, windows)
-                except Exception as own:
-                    _fail(exchange, own)
+                overlook(policy, sent, error)
+                go_on()
                 return
             if windows and isinstance(error, GatewayError):
-                _charge(exchange, windows, exchange.started)
+                _charge(exchange, windows, exchange.now)
             _fail(exchange, error)
 
         now = exchange.started + self._clock.epoch
@@ -452,13 +458,13 @@ class ReverseProxyResource(Resource):
                 overlook(policy, sent, error)
                 return False
             if windows and isinstance(error, GatewayError):
-                _charge(exchange, windows, exchange.started)
+                _charge(exchange, windows, exchange.now)
             raise
         return False
 
     def _limits(self, exchange: Exchange, route: Route, before: list[Window] | None) -> None:
         """All limits are looked at before any is charged."""
-        now = exchange.started
+        now = exchange.now
         principal = exchange.principal
         caller = (principal is not None and principal.caller) or _network(exchange.client)
         limit = route.limit
@@ -479,7 +485,7 @@ class ReverseProxyResource(Resource):
         _charge(exchange, [*(before or ()), *windows], now)
 
     def _check(self, exchange: Exchange, windows: list[Window], limits: tuple[Limit, ...]) -> None:
-        now = exchange.started
+        now = exchange.now
         full = [window.full(now) for window in windows]
         refusing = [
             window
@@ -495,7 +501,7 @@ class ReverseProxyResource(Resource):
     def _refuse_limit(
         self, exchange: Exchange, windows: list[Window], refusing: list[Window]
     ) -> None:
-        now = exchange.started
+        now = exchange.now
         exchange.limit = refusing[0].terms.name
         exchange.remaining = 0
         exchange.limit_lines = joined_field_lines(windows, now)
@@ -552,10 +558,11 @@ class ReverseProxyResource(Resource):
         principal = exchange.principal
         identity = b"" if principal is None else principal.fields
         if principal is not None and route.edge is not None:
-            identity = route.edge.lines(principal, exchange.started + self._clock.epoch)
+            identity = route.edge.lines(principal, exchange.now + self._clock.epoch)
         head = request_head(exchange, host_line, forwarded, route.request_rules, identity)
 
         def go_on(head: bytes) -> None:
+            exchange.now = self._clock.now()
             if upstream is not None:
                 self._relay.start(exchange, route, upstream, host_line, forwarded, head)
             elif mounted is not None:

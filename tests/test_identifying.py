@@ -17,7 +17,7 @@ from edgeproxy.testing import Ending, MemoryGateway
 
 CONFIGURATION = """
 upstreams: { users: http://10.0.0.1:9001 }
-limits: { few: { rate: 2/min, by: address } }
+limits: { few: { rate: 2/min, by: address }, one: { rate: 1/min }, two: { rate: 2/min } }
 routes: { api.example.com: { /: { to: users, scopes: [read], limit: few } } }
 """
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -64,8 +64,10 @@ ANN = Principal("ann", "Ann", scopes=frozenset(["read"]))
 BOB = Principal("bob", "Bob")
 
 
-def gateway_with(*credentials: Credential, anonymous: bool = False) -> MemoryGateway:
-    gateway = MemoryGateway(CONFIGURATION)
+def gateway_with(
+    *credentials: Credential, anonymous: bool = False, limit: str = "few"
+) -> MemoryGateway:
+    gateway = MemoryGateway(CONFIGURATION.replace("limit: few", f"limit: {limit}"))
     keys = gateway.gateway.credentials.by_name({})["api_key"]
     asked = [keys if each is API_KEY else each for each in credentials]
     for rule in gateway.gateway.resource.snapshot.router.ordered:
@@ -136,6 +138,34 @@ def test_what_fails_later_is_refused_and_charged() -> None:
         assert client.answers()[0].status == 401
     assert ask(gateway, "Authorization: Bearer a").answers()[0].status == 429
     assert gateway.finished[0].reason == "unknown token"
+
+
+def test_what_has_waited_is_counted_when_it_goes_on() -> None:
+    """A window counts in the order of time: what came first and waited comes after the others."""
+    tokens = Tokens({b"now": ANN})
+    gateway = gateway_with(tokens, limit="two")
+    ask(gateway, "Authorization: Bearer later")
+    gateway.wait(30)
+    ask(gateway, "Authorization: Bearer now")
+    gateway.wait(1)
+    tokens.asked[0][1].callback(ANN)
+    assert passed(gateway) and passed(gateway)
+    gateway.wait(30)  # the first came 61 s ago
+    assert ask(gateway, "Authorization: Bearer now").answers()[0].status == 429
+
+
+def test_over_a_limit_after_waiting() -> None:
+    """Refused requests do not count, by address either."""
+    tokens = Tokens()
+    gateway = gateway_with(tokens, limit="[one, few]")
+    for number, status in enumerate([200, 429, 429, 429]):
+        client = ask(gateway, "Authorization: Bearer a")
+        tokens.asked[number][1].callback(ANN)
+        if status == 200:
+            assert passed(gateway)
+        gateway.reactor.settle()
+        assert client.answers()[0].status == status
+        assert len(tokens.asked) == number + 1  # it came as far as identity
 
 
 def test_what_breaks_later_is_our_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:
