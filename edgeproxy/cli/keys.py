@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from edgeproxy.cli.options import config_option, json_option, pepper, setting, the_file
-from edgeproxy.cli.output import Failed, as_json, example, shown_path, table, warn
+from edgeproxy.cli.keyimport import import_
+from edgeproxy.cli.options import (
+    config_option,
+    json_option,
+    key_file,
+    pepper,
+    setting,
+    the_file,
+    told,
+)
+from edgeproxy.cli.output import as_json, example, shown_path, table, warn
 
 if TYPE_CHECKING:
     from edgeproxy.identity.apikey import NewKey
@@ -23,33 +30,12 @@ if TYPE_CHECKING:
 _TIME = "A duration from now (90d, 12h), a date, or a time with its offset."
 
 
-def _key_file(config: Path | None) -> Path:
-    """The key file; a mistake elsewhere in the configuration must not stop a revocation."""
-    return setting(the_file(config), "keys", "keys.jsonl", strict=True)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Errors in words, with the file's name."""
-    from edgeproxy.identity.keyadmin import KeyCommandError
-    from edgeproxy.identity.keyfile import KeyFileError
-
-    try:
-        yield
-    except KeyFileError as error:
-        raise Failed(f"{shown_path(path)}:{error.line or 1}:1: {error.message}") from None
-    except KeyCommandError as error:
-        raise Failed(str(error)) from None
-    except OSError as error:
-        raise Failed(f"{shown_path(error.filename or path)}: {error.strerror}") from None
-
-
 def _ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Key ids for the shell's completion; silent when there is nothing to offer."""
     from edgeproxy.identity import keyadmin
 
     try:
-        found = keyadmin.listed(_key_file(ctx.params.get("config")), now=time.time())
+        found = keyadmin.listed(key_file(ctx.params.get("config")), now=time.time())
     except Exception:
         return []
     return [CompletionItem(k.id, help=k.name) for k in found if k.id.startswith(incomplete)]
@@ -58,6 +44,9 @@ def _ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
 @click.group(epilog=example("edgeproxy keys add partner --plan gold --expires 90d"))
 def keys() -> None:
     """Add, list, rotate and revoke API keys. A running gateway notices within two seconds."""
+
+
+keys.add_command(import_)
 
 
 @keys.command(epilog=example("edgeproxy keys add partner --plan gold --scope pay --expires 90d"))
@@ -84,9 +73,9 @@ def add(
     """Make a key for NAME, and print its credential, this once."""
     from edgeproxy.identity import keyadmin
 
-    path = _key_file(config)
+    path = key_file(config)
     now = time.time()
-    with _told(path):
+    with told(path):
         made = keyadmin.add(
             path,
             name,
@@ -115,8 +104,8 @@ def list_(config: Path | None, json_: bool) -> None:
     """
     from edgeproxy.identity import keyadmin
 
-    path = _key_file(config)
-    with _told(path):
+    path = key_file(config)
+    with told(path):
         found = keyadmin.listed(path, now=time.time(), last=_last_used(config))
     if json_:
         as_json([_as_dict(key) for key in found])
@@ -160,9 +149,9 @@ def rotate(id: str, overlap: str, expires: str | None, config: Path | None, json
     """
     from edgeproxy.identity import keyadmin
 
-    path = _key_file(config)
+    path = key_file(config)
     now = time.time()
-    with _told(path):
+    with told(path):
         made = keyadmin.rotate(
             path,
             id,
@@ -182,9 +171,9 @@ def revoke(ids: tuple[str, ...], config: Path | None) -> None:
     """End keys for good. Keys that were rotated from them are not touched."""
     from edgeproxy.identity import keyadmin
 
-    path = _key_file(config)
+    path = key_file(config)
     for id in ids:
-        with _told(path):
+        with told(path):
             keyadmin.revoke(path, id, now=time.time())
         click.echo(f"key {id} is revoked")
 

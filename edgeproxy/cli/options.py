@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,6 +93,27 @@ def pepper(file: Path) -> Pepper | None:
     except ValueError as error:
         raise Failed(f"{shown_path(file)}:{node.line}:{node.column}: {error}") from None
     return Keys(pepper=found).hashing
+
+
+def key_file(config: Path | None) -> Path:
+    """The key file; a mistake elsewhere in the configuration must not stop a revocation."""
+    return setting(the_file(config), "keys", "keys.jsonl", strict=True)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Errors in words, with the file's name."""
+    from edgeproxy.identity.keyadmin import KeyCommandError
+    from edgeproxy.identity.keyfile import KeyFileError
+
+    try:
+        yield
+    except KeyFileError as error:
+        raise Failed(f"{shown_path(path)}:{error.line or 1}:1: {error.message}") from None
+    except KeyCommandError as error:
+        raise Failed(str(error)) from None
+    except OSError as error:
+        raise Failed(f"{shown_path(error.filename or path)}: {error.strerror}") from None
 
 
 def _node(file: Path, name: str, *, strict: bool) -> Node | None:

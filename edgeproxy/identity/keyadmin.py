@@ -1,4 +1,5 @@
-"""What `edgeproxy keys add`, `list`, `rotate` and `revoke` do, without their command line.
+"""What `edgeproxy keys add`, `import`, `list`, `rotate` and `revoke` do; their command line is
+elsewhere.
 
 The time and the random bytes are passed in. A change is made under a lock that all commands take
 (`flock` on a file beside the key file), written to a new file in the same folder, forced to disk,
@@ -18,9 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from edgeproxy.identity import keyfile
-from edgeproxy.identity.apikey import NewKey, digest, make
+from edgeproxy.identity import keyfile, keyimport
+from edgeproxy.identity.apikey import RANDOM_BYTES, NewKey, digest, make
 from edgeproxy.identity.keyfile import KeyFileError, stamp
+from edgeproxy.identity.keyimport import Findings, Plan
 from edgeproxy.identity.keyrecord import KeyRecord, KeyState
 from edgeproxy.identity.pepper import Pepper
 
@@ -142,6 +144,34 @@ def revoke(path: Path, key_id: str, *, now: float) -> None:
     with changing(path, peppered=False) as file:
         if not keyfile.record_from(_object(file, key_id)).revoked:
             file.write(keyfile.replaced(file.text, key_id, {"revoked": stamp(now)}))
+
+
+def bring(
+    path: Path,
+    found: Findings,
+    *,
+    now: float,
+    random: Callable[[int], bytes],
+    pepper: Pepper | None = None,
+    dry_run: bool = False,
+) -> Plan:
+    """Add the keys of another gateway, all of them or, if there are problems, none.
+
+    `random`: `os.urandom`. Keys that are there already are left as they are, so that the same
+    import twice adds nothing. Raises as `add`.
+    """
+
+    def new_id() -> str:
+        return make(random(RANDOM_BYTES)).id
+
+    with changing(path, pepper) as file:
+        plan = keyimport.plan(found, file.text, pepper, now, new_id)
+        if plan.added and not plan.problems and not dry_run:
+            text = file.text
+            if text and not text.endswith(b"\n"):
+                text += b"\n"
+            file.write(text + b"".join(keyfile.line_of(each.line) for each in plan.added))
+    return plan
 
 
 def listed(path: Path, *, now: float, last: Mapping[str, int] = _UNKNOWN) -> list[Listed]:

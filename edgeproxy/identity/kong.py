@@ -1,0 +1,180 @@
+"""Keys from a declarative file of Kong (YAML or JSON), as `deck` writes it too.
+
+Consumers with their `keyauth_credentials` and `acls`, nested or at the top, become keys with
+groups. Everything else in the file is about routes and services, and not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from edgeproxy.config.nodes import Node
+from edgeproxy.config.nodes import read as read_nodes
+from edgeproxy.config.syntax import Unreadable
+from edgeproxy.identity.keyimport import Findings, Foreign, Place
+
+#: What else may prove who a consumer is: not keys, so it is told that it is left behind.
+_OTHERS = (
+    "basicauth_credentials",
+    "hmacauth_credentials",
+    "jwt_secrets",
+    "oauth2_credentials",
+    "mtls_auth_credentials",
+    "groups",
+    "plugins",
+)
+
+
+def read(text: str, file: str, now: float) -> Findings:
+    """The keys of a file; a `ttl` counts from the key's `created_at`, or from `now`."""
+    found = Findings()
+    try:
+        root, problems = read_nodes(text, file)
+    except Unreadable as error:
+        problem = error.problem
+        found.wrong(Place(file, problem.line), problem.message)
+        return found
+    for problem in problems:
+        found.wrong(Place(file, problem.line), problem.message)
+    _Reader(found, file, now).take(root)
+    return found
+
+
+class _Consumer:
+    """One that the file names; `id` is what its services know it by."""
+
+    def __init__(self, name: str, id: str) -> None:
+        self.name = name
+        self.id = id
+        self.groups: list[str] = []
+        self.credentials: list[Node] = []
+
+
+class _Reader:
+    def __init__(self, found: Findings, file: str, now: float) -> None:
+        self._found = found
+        self._file = file
+        self._now = now
+        self._consumers: list[_Consumer] = []
+        self._by_name: dict[str, _Consumer] = {}
+
+    def take(self, root: Node) -> None:
+        if root.get("consumers") is None and root.get("keyauth_credentials") is None:
+            self._wrong(root, "there are no `consumers`, as Kong's declarative files have them")
+        for node in self._items(root, "consumers"):
+            self._consumer(node)
+        for node in self._items(root, "acls"):
+            consumer = self._named(node)
+            if consumer is not None:
+                self._group(node, consumer)
+        for node in self._items(root, "keyauth_credentials"):
+            consumer = self._named(node)
+            if consumer is not None:
+                consumer.credentials.append(node)
+        for consumer in self._consumers:
+            for node in consumer.credentials:
+                self._credential(node, consumer)
+
+    def _consumer(self, node: Node) -> None:
+        texts = [self._text(node, name) for name in ("id", "username", "custom_id")]
+        known = [text for text in texts if text]
+        if not known:
+            self._wrong(node, "a consumer has a `username` or a `custom_id`")
+            return
+        name = texts[1] or texts[2] or known[0]
+        consumer = _Consumer(name, known[0])
+        for text in known:
+            if self._by_name.setdefault(text, consumer) is not consumer:
+                self._wrong(node, f"another consumer is {text!r} already")
+        self._consumers.append(consumer)
+        for each in self._items(node, "acls"):
+            self._group(each, consumer)
+        consumer.credentials += self._items(node, "keyauth_credentials")
+        for other in _OTHERS:
+            place = node.get(other)
+            if place is not None:
+                self._note(place, f"{other} of {name!r} are not API keys: left behind")
+
+    def _named(self, node: Node) -> _Consumer | None:
+        """The consumer that an entry at the top is for: by name, or by an object with its id."""
+        place = node.get("consumer")
+        name = place.scalar if place is not None else None
+        if place is not None and place.pairs is not None:
+            given = [self._text(place, each) for each in ("id", "username", "custom_id")]
+            name = next((text for text in given if text), None)
+        found = self._by_name.get(name) if isinstance(name, str) else None
+        if found is None:
+            self._wrong(node, "its `consumer` must be one that `consumers` names")
+        return found
+
+    def _group(self, node: Node, consumer: _Consumer) -> None:
+        group = self._text(node, "group")
+        if not group:
+            self._wrong(node, "an entry of `acls` has a `group`")
+        elif group not in consumer.groups:
+            consumer.groups.append(group)
+
+    def _credential(self, node: Node, consumer: _Consumer) -> None:
+        problems = len(self._found.problems)
+        key = self._text(node, "key")
+        if not key and len(self._found.problems) == problems:
+            self._wrong(node, "there is no `key`: Kong would make one, and nobody here knows it")
+        elif key.startswith("{vault://"):
+            self._wrong(node, "the `key` is in a vault of Kong's; put its text here")
+        fields: dict[str, Any] = {"groups": consumer.groups}
+        ttl, created = self._number(node, "ttl"), self._number(node, "created_at")
+        if ttl:
+            fields["expires"] = math.floor((created or self._now) + ttl)
+        tags = [each.scalar for each in self._list(node, "tags")]
+        fields["note"] = ", ".join(str(tag) for tag in tags)
+        if len(self._found.problems) == problems:
+            place = Place(self._file, node.line)
+            self._found.keys.append(
+                Foreign(place, consumer.name, key, holder=consumer.id, fields=fields)
+            )
+
+    # -- parts of the tree -----------------------------------------------------------------------
+
+    def _list(self, node: Node, name: str) -> list[Node]:
+        place = node.get(name)
+        if place is None or (place.scalar is None and place.pairs is None and place.items is None):
+            return []
+        if place.items is None:
+            self._wrong(place, f"`{name}` must be a list")
+            return []
+        return list(place.items)
+
+    def _items(self, node: Node, name: str) -> list[Node]:
+        found = []
+        for each in self._list(node, name):
+            if each.pairs is None:
+                self._wrong(each, f"an entry of `{name}` must be a mapping")
+            else:
+                found.append(each)
+        return found
+
+    def _text(self, node: Node, name: str) -> str:
+        place = node.get(name)
+        if place is None or (place.scalar is None and place.pairs is None and place.items is None):
+            return ""
+        if not isinstance(place.scalar, str):
+            self._wrong(place, f"`{name}` must be text; put it in quotes")
+            return ""
+        return place.scalar
+
+    def _number(self, node: Node, name: str) -> float:
+        place = node.get(name)
+        if place is None or (place.scalar is None and place.pairs is None and place.items is None):
+            return 0
+        value = place.scalar
+        if type(value) not in (int, float) or not 0 <= value < 1e11:  # type: ignore[operator]
+            self._wrong(place, f"`{name}` must be seconds")
+            return 0
+        return float(value)  # type: ignore[arg-type]
+
+    def _wrong(self, node: Node, message: str) -> None:
+        self._found.wrong(Place(self._file, node.line), message)
+
+    def _note(self, node: Node, message: str) -> None:
+        self._found.note(Place(self._file, node.line), message)

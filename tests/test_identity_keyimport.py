@@ -1,0 +1,168 @@
+"""What of another gateway's keys comes into a key file: all of them or none."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.identity import keyadmin
+from edgeproxy.identity.keyimport import Findings, Foreign, Place, Plan
+from edgeproxy.identity.keyindex import build
+from edgeproxy.identity.pepper import Pepper
+
+NOW = 1_767_225_600.0
+PEPPER = Pepper(b"0123456789abcdef")
+LONG = "0123456789abcdef" * 2
+OTHER = "fedcba9876543210" * 2
+THIRD = sha256(b"3").hexdigest()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.jsonl"
+
+
+def key(line: int, credential: str = LONG, name: str = "Ann", **more: Any) -> Foreign:
+    return Foreign(Place("k.csv", line), name, credential, **more)
+
+
+def bring(path: Path, *keys: Foreign, **options: Any) -> Plan:
+    found = Findings()
+    found.keys += keys
+    return keyadmin.bring(path, found, now=NOW, random=os.urandom, **options)
+
+
+def problems(plan: Plan) -> list[str]:
+    return [str(each) for each in plan.problems]
+
+
+@pytest.mark.parametrize("pepper", [None, PEPPER])
+def test_keys_come_in_with_their_own_text(path: Path, pepper: Pepper | None) -> None:
+    fields = {"groups": ["staff"], "scopes": ["pay"], "plan": "gold", "expires": NOW + 60}
+    plan = bring(path, key(2, fields=fields), key(3, OTHER, "Bob"), pepper=pepper)
+    assert not plan.problems and len(plan.added) == 2
+    index = build(path.read_bytes(), pepper)
+    record = index.find(LONG.encode(), NOW)
+    assert record is not None and record.name == "Ann"
+    assert (record.groups, record.scopes, record.plan) == (("staff",), {"pay"}, "gold")
+    assert record.expires == NOW + 60
+    assert index.find(OTHER.encode(), NOW) is not None
+    assert LONG not in path.read_text() and LONG not in repr(plan)
+    assert LONG not in repr(key(1))
+
+
+def test_the_same_file_twice_adds_nothing(path: Path) -> None:
+    keys = key(2), key(3, OTHER, "Bob")
+    bring(path, *keys)
+    before = path.read_bytes()
+    plan = bring(path, *keys)
+    assert not plan.added and not plan.problems
+    assert [each.message.partition(", as ")[0] for each in plan.present] == [
+        "this key is there already"
+    ] * 2
+    assert path.read_bytes() == before
+
+
+def test_a_key_from_before_the_pepper_is_known_with_it(path: Path) -> None:
+    bring(path, key(2))
+    plan = bring(path, key(2), key(3, OTHER), pepper=PEPPER)
+    assert len(plan.present) == len(plan.added) == 1
+    assert len(build(path.read_bytes(), PEPPER)) == 2
+
+
+def test_a_key_that_was_revoked_stays_so(path: Path) -> None:
+    bring(path, key(2))
+    (line,) = path.read_bytes().splitlines()
+    keyadmin.revoke(path, json.loads(line)["id"], now=NOW)
+    plan = bring(path, key(2))
+    assert "revoked" in plan.present[0].message and not plan.added
+
+
+def test_a_dry_run_writes_nothing(path: Path) -> None:
+    plan = bring(path, key(2), dry_run=True)
+    assert len(plan.added) == 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (key(3, "short"), "k.csv:3: the key has 5 characters; 8 to 512 are right"),
+        (key(3, "x" * 513), "k.csv:3: the key has 513 characters; 8 to 512 are right"),
+        (key(3, "é" * 40), "k.csv:3: the key holds what a header field cannot carry"),
+        (key(3, "a\nb" * 40), "k.csv:3: the key holds what a header field cannot carry"),
+        (key(3, " " + OTHER), "k.csv:3: the key holds what a header field cannot carry"),
+        (key(3, OTHER + " "), "k.csv:3: the key holds what a header field cannot carry"),
+        (key(3, "hunter2hunter2"), "k.csv:3: the key has 72 bits at most, and one of fewer"),
+        (key(3), "k.csv:3: this is the key of line 2 again; leave one of the two"),
+        (
+            key(3, "", digest=sha256(LONG.encode()).digest()),
+            "k.csv:3: this is the key of line 2 again; leave one of the two",
+        ),
+        (key(3, OTHER, ""), "k.csv:3: name must be 1 to 200 characters"),
+        (key(3, OTHER, fields={"plan": "two words"}), "k.csv:3: plan must be a word"),
+        (key(3, OTHER, fields={"groups": ["é"]}), "k.csv:3: groups must be words"),
+        (key(3, OTHER, fields={"id": "old"}), "k.csv:3: there is a key with the id old already"),
+        (
+            key(3, OTHER, fields={"consumer": "old"}),
+            "k.csv:3: the consumer old is 'Old' already; one consumer has one name",
+        ),
+    ],
+)
+def test_one_that_is_wrong_stops_all(path: Path, wrong: Foreign, message: str) -> None:
+    bring(path, key(1, THIRD, "Old", fields={"id": "old"}))
+    before = path.read_bytes()
+    plan = bring(path, key(2), wrong)
+    assert len(plan.problems) == 1
+    assert problems(plan)[0].startswith(message)
+    assert path.read_bytes() == before
+
+
+def test_every_problem_is_told_in_order(path: Path) -> None:
+    plan = bring(path, key(9, "a"), key(4, "b"), key(5))
+    assert [each.place.line for each in plan.problems] == [4, 9]
+    assert not path.exists()
+
+
+def test_with_a_pepper_a_short_key_may_come(path: Path) -> None:
+    plan = bring(path, key(2, "hunter22"), pepper=PEPPER)
+    assert not plan.problems
+    assert build(path.read_bytes(), PEPPER).find(b"hunter22", NOW) is not None
+
+
+def test_a_digest_is_found_by_its_key_with_a_pepper_too(path: Path) -> None:
+    plan = bring(path, key(2, "", digest=sha256(LONG.encode()).digest()), pepper=PEPPER)
+    assert "pepper" not in plan.added[0].line
+    assert build(path.read_bytes(), PEPPER).find(LONG.encode(), NOW) is not None
+
+
+def test_keys_of_one_holder_are_one_consumer(path: Path) -> None:
+    bring(path, key(2, holder="a b"), key(3, OTHER, holder="a b"), key(4, THIRD))
+    index = build(path.read_bytes())
+    found = [index.find(text.encode(), NOW) for text in (LONG, OTHER, THIRD)]
+    consumers = [record.consumer for record in found if record is not None]
+    assert consumers[0] == consumers[1] != consumers[2]
+    # One that comes later joins them.
+    plan = bring(path, key(2, holder="a b"), key(5, THIRD[::-1], holder="a b"))
+    assert [each.line["consumer"] for each in plan.added] == consumers[:1]
+    assert [
+        each.line["consumer"] for each in bring(path, key(6, THIRD.upper(), holder="c")).added
+    ] == ["c"]
+
+
+def test_one_that_has_expired_comes_in_and_is_told(path: Path) -> None:
+    plan = bring(path, key(2, fields={"expires": NOW - 5}))
+    assert len(plan.added) == 1
+    assert [str(each) for each in plan.notes] == ["k.csv:2: this key has expired; it is added so"]
+
+
+def test_a_file_without_a_last_line_end_is_not_joined(path: Path) -> None:
+    bring(path, key(2))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    bring(path, key(3, OTHER))
+    assert len(build(path.read_bytes())) == 2
