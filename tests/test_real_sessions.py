@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import pytest
 from endpoints_support import Answer, Came, endpoint
 from real_support import Start
-from running_support import Development, RunningGateway, free_port, wait_for
+from running_support import Development, RunningGateway, free_port, wait_for, write_config
 
 
 def config(url: str, **more: Any) -> dict[str, Any]:
@@ -216,3 +216,28 @@ def test_over_tls(gateway: Start, development: Development) -> None:
         assert ask(doubting, "good") == 503
         assert "certificate verify failed" in told(doubting)["error"]
         assert len(server.came) == 3
+
+
+def test_a_reload_lets_those_who_wait_have_their_answer(gateway: Start) -> None:
+    """Though the credential is another one now, with connections of its own."""
+    goon = threading.Event()
+
+    def slow(came: Came) -> Answer:
+        goon.wait(20)
+        return tokens(came)
+
+    with endpoint(slow) as server:
+        url = f"http://127.0.0.1:{server.server_port}/"
+        running = gateway(config(url, timeout="20s"))
+        found: list[int] = []
+        first = threading.Thread(target=lambda: found.append(ask(running, "good1")))
+        first.start()
+        wait_for(lambda: server.came)
+        write_config(running.folder, config(url, cache="5s"))
+        assert running.command("reload").returncode == 0
+        assert not found
+        goon.set()
+        first.join()
+        assert found == [200]
+        assert ask(running, "good1") == 200
+        assert server.connections == 2
