@@ -344,6 +344,8 @@ TESTED_IN = {
     "edgeproxy.filters.counts": ("test_filters_run.py", _WIRE),
     "edgeproxy.filters.entry": ("test_filters_contract.py", _PARTS),
     "edgeproxy.filters.headers": ("test_filters_contract.py", _PARTS),
+    "edgeproxy.filters.judging": ("test_filters_run.py", _WIRE),
+    "edgeproxy.filters.telling": ("test_filters_wire.py", _WIRE),
     "edgeproxy.filters.pending": ("test_filters_run.py", _WIRE),
     "edgeproxy.filters.plugin": ("test_filters_inforce.py", _PARTS),
     "edgeproxy.filters.request": ("test_filters_run.py", _WIRE),

@@ -9,35 +9,24 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from edgeproxy.errors import GatewayError, Source
 from edgeproxy.exchange import Outcome
-from edgeproxy.filters.contract import Answer, FieldError, Refuse
-from edgeproxy.filters.entry import LogEntry
+from edgeproxy.filters.contract import FieldError
 from edgeproxy.filters.headers import Guard, Headers
-from edgeproxy.filters.pending import Pending, TimedOut
+from edgeproxy.filters.judging import Verdict, judge
+from edgeproxy.filters.pending import Pending
 from edgeproxy.filters.request import Request, Response, Seen
+from edgeproxy.filters.telling import tell
 from edgeproxy.forward import without_named
 from edgeproxy.http1.fields import FOLD
-from edgeproxy.observe.accesslog import members
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.filters.answering import Held
     from edgeproxy.filters.chain import Chain, Entry, Hooks
 
-_log = Logger()
-_FAILED = "The gateway failed to handle this request."
-_SLOW = "The gateway could not decide about this request in time."
 
-#: What becomes of a request after a hook: an answer in its place, or a refusal.
-Verdict = Answer | GatewayError
-
-
-#: Hooks of the log of one filter that wait at a time; what is beyond is cancelled.
-_MOST_TELLING = 1000
 #: As many filters as there are.
 ALL = 1 << 30
 
@@ -176,7 +165,7 @@ class Run(Request):
                         self._wait(pending)
                         return False
                     result = pending.result
-            verdict = self._judge(entry, result)
+            verdict = judge(entry, self._exchange, result)
             result = None  # what was raised holds this frame
             if verdict is not None:
                 self.writer = None
@@ -202,7 +191,7 @@ class Run(Request):
         self._pending = None
         entry.counts.seconds += perf_counter() - self._since
         try:
-            verdict = self._judge(entry, result)
+            verdict = judge(entry, self._exchange, result)
             if verdict is not None:
                 self.writer = None
                 answered(entry, verdict)
@@ -218,56 +207,6 @@ class Run(Request):
         self._since = perf_counter()
         if self.held is None:
             self._exchange.worker = pending
-
-    def _judge(self, entry: Entry, result: object) -> Verdict | None:
-        """What a hook's result means; a failure is logged."""
-        if result is None:
-            return None
-        counts = entry.counts
-        verdict: Verdict
-        if isinstance(result, Refuse):
-            counts.refused += 1
-            verdict = GatewayError(
-                result.status,
-                result.detail,
-                reason=f"filter {entry.name}: {result.reason}",
-                fields=tuple(result.lines),
-            )
-        elif isinstance(result, Answer):
-            counts.refused += 1
-            verdict = result
-        elif isinstance(result, TimedOut):
-            counts.timeouts += 1
-            verdict = GatewayError(
-                503,
-                _SLOW,
-                source=Source.OURSELVES,
-                reason=f"filter {entry.name}: no answer within {entry.timeout:g} s",
-                fields=(b"Retry-After: 1",),
-            )
-        else:
-            counts.errors += 1
-            verdict = self._failed(entry, result)
-        if not entry.shadow:
-            return verdict
-        counts.shadowed += 1
-        self._exchange.shadowed(verdict.status, f"filter {entry.name}: {_told(verdict)}")
-        return None
-
-    def _failed(self, entry: Entry, result: object) -> GatewayError:
-        error = result
-        if not isinstance(error, BaseException):
-            name = type(result).__name__
-            error = TypeError(f"a hook gave {name}; None, an Answer or a Deferred is right")
-        _log.failure(
-            "{route}: the filter {filter} failed at request {request}",
-            Failure(error),
-            route="" if self._exchange.route is None else self._exchange.route.label,
-            filter=entry.name,
-            request=self._exchange.id.decode("ascii"),
-        )
-        reason = f"filter {entry.name}: {type(error).__name__}"
-        return GatewayError(500, _FAILED, source=Source.OURSELVES, reason=reason)
 
     def _apart(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """For a filter in shadow mode: copies, so that nothing it writes goes anywhere."""
@@ -343,55 +282,5 @@ class Run(Request):
         self.held = None
         hooks = [each for each in self.chain.logs if each[0].index < self.entered]
         if hooks:
-            self._tell_all(hooks, outcome)
+            tell(self, hooks, outcome)
         self.sealed()
-
-    def _tell_all(self, hooks: list[tuple[Entry, Callable[..., Any]]], outcome: Outcome) -> None:
-        exchange, clock = self._exchange, self.chain.deadlines.clock
-        exchange.outcome = outcome
-        exchange.duration = clock.now() - exchange.started
-        log = LogEntry(members(exchange, clock.epoch))
-        for entry, hook in hooks:
-            self._tell(entry, hook, log)
-        exchange.notes += log.notes()
-
-    def _tell(self, entry: Entry, hook: Callable[..., Any], log: LogEntry) -> None:
-        """Call one hook of the log; nobody waits for what it begins."""
-        counts = entry.counts
-        counts.calls += 1
-        began = perf_counter()
-        try:
-            result = hook(self, log)
-        except (Exception, SystemExit) as error:
-            result = error
-        counts.seconds += perf_counter() - began
-        if isinstance(result, Deferred) or iscoroutine(result):
-            pending = Pending(
-                self.chain.deadlines, entry.timeout, result, partial(self._told_later, entry)
-            )
-            if not pending.done:
-                entry.made.telling += 1
-                if entry.made.telling > _MOST_TELLING:
-                    pending.expired(0.0)
-                return
-            result = pending.result
-        self._judge_told(entry, result)
-        result = None
-
-    def _told_later(self, entry: Entry, result: object) -> None:
-        entry.made.telling -= 1
-        self._judge_told(entry, result)
-
-    def _judge_told(self, entry: Entry, result: object) -> None:
-        if isinstance(result, TimedOut):
-            entry.counts.timeouts += 1
-        elif result is not None:
-            entry.counts.errors += 1
-            self._failed(entry, result)
-
-
-def _told(verdict: Verdict) -> str:
-    """A verdict in a few words, for the log."""
-    if isinstance(verdict, Answer):
-        return f"{verdict.status}"
-    return f"{verdict.status} {verdict.reason.partition(': ')[2]}"
