@@ -3,8 +3,6 @@
 import itertools
 import json
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -15,10 +13,11 @@ from jwt.algorithms import ECAlgorithm
 from bench import job
 
 ISSUER = "https://id.example.com"
-#: More tokens than are remembered, of which each load takes up where the one before began, and a
-#: little more than memory further: whatever comes is as new as if it had never come.
-NEW = 40_000
-_FURTHER = 17_000
+PART = 17_000
+"""Tokens of one load that shall be new: a few more than are remembered, so that they stay new
+however often they come in turn."""
+NEW = 3 * PART
+"""Loads take the parts in turn; until one comes again the others have taken its place."""
 
 
 @cache
@@ -31,22 +30,29 @@ def key_set() -> dict[str, Any]:
     return {"keys": [json.loads(ECAlgorithm.to_jwk(private_key().public_key())) | {"kid": "one"}]}
 
 
-class Job(job.Job):
-    """One whose loads do not all begin with the same request."""
+class New(job.Job):
+    """A job whose callers show tokens that are not remembered."""
 
     def requests(self, connection: str = "keep-alive", count: int = 0) -> list[bytes]:
-        found = super().requests(connection, count)
-        start = 0 if count else next(_loads[self.distinct]) * _FURTHER % len(found)
-        return found[start:] + found[:start]
+        start = 0 if count else next(_loads) % 3 * PART
+        return [
+            self.request(
+                path=f"/shop/items/{number % 1000:06d}?page=2&lang=en",
+                key=key,
+                connection=connection,
+                post=number % 10 == 9,
+            )
+            for number, key in enumerate(self.keys[start : start + (count or PART)])
+        ]
 
 
-_loads: dict[int, Iterator[int]] = defaultdict(itertools.count)
+_loads = itertools.count()
 
 
 @cache
 def make(callers: int) -> job.Job:
     """A job with so many callers, each with one token."""
-    return Job(
+    return (New if callers == NEW else job.Job)(
         tuple(_caller(number) for number in range(callers)),
         ("/shop",),
         callers,
