@@ -117,6 +117,9 @@ class SigningKeys:
             if trouble != self.trouble:
                 self.trouble = trouble
                 _log.warn("{trouble}", trouble=trouble)
+        except Exception:
+            # A fault of ours must not end the looks that follow.
+            _log.failure("{path}: renewing the keys failed", path=str(self.path))
 
     def _renew(self, file: StateFile, patience: float = 0.0) -> None:
         now = self._now()

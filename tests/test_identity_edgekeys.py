@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, KeySet
 
 from edgeproxy.identity.edgekeys import (
@@ -97,6 +102,19 @@ def test_what_is_kept_comes_back() -> None:
 GOOD = json.loads(written([make(START)]))["keys"][0]
 
 
+def of_another_curve() -> str:
+    """A private key like ours, but on a curve that nobody knows."""
+    data = b64decode("".join(GOOD["private"].splitlines()[1:-1]))
+    curve = bytes.fromhex("06082a8648ce3d030107")  # RFC 5480 2.1.1.1: secp256r1
+    assert data.count(curve) == 1
+    text = b64encode(data.replace(curve, curve[:-1] + b"c")).decode()
+    return f"-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"
+
+
+def pem(key: Any) -> str:
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -116,6 +134,9 @@ GOOD = json.loads(written([make(START)]))["keys"][0]
         json.dumps({"keys": [GOOD | {"private": GOOD["private"][:80]}]}).encode(),
         json.dumps({"keys": [GOOD | {"private": "ü"}]}).encode(),
         json.dumps({"keys": [{"since": 1}]}).encode(),
+        json.dumps({"keys": [GOOD | {"private": of_another_curve()}]}).encode(),
+        json.dumps({"keys": [GOOD | {"private": pem(Ed25519PrivateKey.generate())}]}).encode(),
+        json.dumps({"keys": [GOOD | {"private": pem(generate_private_key(SECP384R1()))}]}).encode(),
         written([make(n) for n in range(17)]),
     ],
 )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -115,7 +116,7 @@ def read(text: bytes) -> tuple[Key, ...]:
     try:
         entries = json.loads(text)["keys"]
         keys = [_kept(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, UnsupportedAlgorithm) as error:
         raise Unusable(f"it is no file of keys ({type(error).__name__})") from None
     if not 0 < len(keys) <= _MOST or len({key.id for key in keys}) < len(keys):
         raise Unusable(f"it holds {len(keys)} keys; 1 to {_MOST} different ones would be right")
