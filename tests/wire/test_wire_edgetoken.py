@@ -20,6 +20,7 @@ PATH = "/.well-known/edge-jwks.json"
 TEXT = f"""
 listen: {{ https: ":8443", http: ":8080" }}
 edge_token: https://edge.example.com
+auth: {{ guest: {{ anonymous: {{ name: Guest }} }} }}
 upstreams:
   users: {{ targets: http://10.0.0.1:9001, identity: token }}
 routes:
@@ -28,6 +29,7 @@ routes:
     /both: {{ to: users, identity: both }}
     /fields: {{ to: users, identity: fields }}
     /open: {{ to: users, auth: [api_key, anonymous] }}
+    /guest: {{ to: users, auth: [api_key, guest] }}
     exact:{PATH}: {{ jwks: true, auth: none }}
     /closed{PATH}: {{ jwks: true }}
 """
@@ -101,6 +103,9 @@ def test_each_route_as_it_says(quick: Make) -> None:
     assert len(tokens(both)) == names(both).count(b"x-consumer-id") == 1
     fields = head(gateway, client, get("/fields", key))
     assert (tokens(fields), names(fields).count(b"x-consumer-id")) == ([], 1)
+    (guest,) = tokens(head(gateway, client, get("/guest")))
+    keys = KeySet.import_key_set(published(gateway))
+    assert jwt.decode(guest, keys, algorithms=["ES256"]).claims["kind"] == "anonymous"
     nobody = head(gateway, client, get("/open"))
     assert (tokens(nobody), names(nobody).count(b"x-consumer-id")) == ([], 0)
 
