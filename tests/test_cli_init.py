@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import resource
 import stat
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cli_support import call, called
-from running_support import BIN, Child, run
+from running_support import BIN, DEADLINE, Child, run
 
 from edgeproxy.certs.development import make
 from edgeproxy.config import load
@@ -122,3 +126,69 @@ def test_for_the_service(tmp_path: Path) -> None:
     assert config.access_log == Path("/var/log/edgeproxy/access.log")
     assert config.control.path == Path("/run/edgeproxy/control.sock") and config.control.group
     assert call("check", tmp_path / "edgeproxy.yaml").exit_code == 0
+
+
+# -- when it fails ---------------------------------------------------------------------------------
+
+
+def whole(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("size", [0, 300, 1000])
+@pytest.mark.parametrize("there", ["nothing", "folder", "certs"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, size: int, there: str) -> None:
+    """No room for the certificate's key, for the certificate, and for the configuration alone."""
+    folder = tmp_path / "a" / "shop"
+    if there != "nothing":
+        folder.mkdir(parents=True)
+    if there == "certs":
+        (folder / "certs").mkdir()
+    before = whole(tmp_path)
+    limit = (size, resource.RLIM_INFINITY)
+    failed = run(
+        BIN / "edgeproxy",
+        "init",
+        folder,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert failed.stderr.endswith("File too large; nothing was left behind\n")
+    assert failed.stdout == ""
+    assert whole(tmp_path) == before
+    assert call("init", folder).exit_code == 0
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    """One writes everything, the others nothing."""
+    pipe = subprocess.PIPE
+    command = [str(BIN / "edgeproxy"), "init", str(tmp_path / "shop"), "--json"]
+    started = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(6)]
+    ended = [(*each.communicate(timeout=DEADLINE), each.returncode) for each in started]
+    (won,) = [json.loads(out) for out, _, status in ended if status == 0]
+    for out, error, status in ended:
+        assert status == 0 or (out == "" and len(error.splitlines()) == 1), error
+    (line,) = (tmp_path / "shop" / "keys.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == won["key"].split("_")[1]
+    assert call("check", tmp_path / "shop" / "edgeproxy.yaml").exit_code == 0
+
+
+def test_an_init_waits_for_no_other(tmp_path: Path) -> None:
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    result = call("init", tmp_path)
+    os.close(lock)
+    assert result.exit_code == 1
+    assert result.stderr == f"edgeproxy: another `edgeproxy init` is at work in {tmp_path}\n"
+    assert whole(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_key_that_nobody_would_see_is_not_made(tmp_path: Path, way: str, option: str) -> None:
+    failed = run("sh", "-c", f"{BIN}/edgeproxy init {tmp_path}/shop {option} {way}")
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert ("nothing is done" if way == ">&-" else "nothing was left behind") in failed.stderr
+    assert whole(tmp_path) == []

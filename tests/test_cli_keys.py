@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import call, called, write
+from running_support import BIN, run
 
 from edgeproxy.identity.apikey import digest, well_formed
 from edgeproxy.identity.pepper import Pepper
@@ -198,3 +199,26 @@ def test_the_last_use_is_listed(keys: Path, tmp_path: Path) -> None:
     result = call("keys", "list")
     assert result.exit_code == 0
     assert "when keys were last used is not known" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_a_credential_that_nobody_would_see(keys: Path, option: str) -> None:
+    """With standard output closed no key is made; where printing fails it is revoked."""
+    edgeproxy = BIN / "edgeproxy"
+    first = called("keys", "add", "first").strip().split("_")[1]
+    for what in ("add second", f"rotate {first}"):
+        closed = run("sh", "-c", f"{edgeproxy} keys {what} {option} >&-", cwd=keys.parent)
+        assert closed.returncode == 1
+        assert "standard output is closed: the credential would be shown to nobody" in closed.stderr
+        assert len(closed.stderr.splitlines()) == 1
+    assert [each["id"] for each in listed()] == [first]
+    for what in ("add second", f"rotate {first}"):
+        full = run("sh", "-c", f"{edgeproxy} keys {what} {option} >/dev/full", cwd=keys.parent)
+        assert full.returncode == 1
+        assert len(full.stderr.splitlines()) == 1
+        made = listed()[-1]
+        assert made["state"] == "revoked"
+        assert full.stderr == (
+            "edgeproxy: the credential could not be shown: No space left on device; "
+            f"key {made['id']} is revoked\n"
+        )

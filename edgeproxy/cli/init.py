@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +16,7 @@ from edgeproxy import quickstart
 from edgeproxy.certs.folder import read_folder
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.scan import scan
-from edgeproxy.cli.output import Failed, as_json, example
+from edgeproxy.cli.output import Failed, as_json, example, will_be_shown
 
 CONFIGURATION = """\
 # The configuration of edgeproxy. `edgeproxy check` tells everything that is wrong with it at
@@ -84,45 +87,97 @@ def init(folder: Path, port: int | None, system: bool, json_: bool) -> None:
     key file and its first API key, which is shown once. What is there already is never
     overwritten: where there is a configuration or a key file, nothing is written at all.
     """
-    made = write(folder, port or (443 if system else 8443), system=system)
-    if json_:
-        as_json(
-            {
-                "files": [str(path) for path in made.files],
-                "key": made.key.credential,
-                "curl": made.curl,
-            }
-        )
-        return
-    for path in made.files:
-        click.echo(f"wrote {path}")
-    click.echo("\nThe first API key, shown this once; the key file holds its hash:\n")
-    click.echo(f"    {made.key.credential}\n")
+    will_be_shown("the API key")
+    with written(folder, port or (443 if system else 8443), system=system) as made:
+        if json_:
+            as_json(
+                {
+                    "files": [str(path) for path in made.files],
+                    "key": made.key.credential,
+                    "curl": made.curl,
+                }
+            )
+        else:
+            click.echo(_told(made, folder, system=system))
+
+
+def _told(made: Made, folder: Path, *, system: bool) -> str:
+    """In one piece, so that it is shown whole or not at all."""
     start = "systemctl enable --now edgeproxy" if system else "twistd -n edgeproxy"
     where = "" if system else " here" if folder == Path(".") else f" in {folder}"
-    click.echo(f"Start the gateway{where}: {start}\nThen this answers:\n")
-    click.echo(made.curl)
+    return "\n".join(
+        [
+            *(f"wrote {path}" for path in made.files),
+            "\nThe first API key, shown this once; the key file holds its hash:\n",
+            f"    {made.key.credential}\n",
+            f"Start the gateway{where}: {start}\nThen this answers:\n",
+            made.curl,
+        ]
+    )
 
 
-def write(folder: Path, port: int, *, system: bool = False) -> Made:
-    """Write everything; the configuration last, since it makes the folder complete.
+@contextmanager
+def written(folder: Path, port: int, *, system: bool = False) -> Iterator[Made]:
+    """Write everything; the configuration last, since it makes the folder complete. If that
+    fails, or what is done with it, nothing is left behind.
 
-    :raises Failed: something is there already, or cannot be written.
+    :raises Failed: something is there already, or cannot be written or shown.
     """
-    configuration, keys = folder / "edgeproxy.yaml", folder / "keys.jsonl"
-    for path in (configuration, keys):
-        if path.exists() or path.is_symlink():
-            raise Failed(f"{path} is there already; nothing was written")
+    certs = folder / "certs"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files, cacert = _certificate(folder / "certs")
-        key = quickstart.key(keys, "first")
-        with configuration.open("x", encoding="utf-8") as file:
-            file.write(_text(port, SYSTEM if system else OWN))
+        with _alone(folder), _undone(_files(folder), [] if certs.exists() else [certs]):
+            configuration, keys = folder / "edgeproxy.yaml", folder / "keys.jsonl"
+            for path in (configuration, keys):
+                if path.exists() or path.is_symlink():
+                    raise Failed(f"{path} is there already; nothing was written")
+            files, cacert = _certificate(certs)
+            key = quickstart.key(keys, "first")
+            with configuration.open("x", encoding="utf-8") as file:
+                file.write(_text(port, SYSTEM if system else OWN))
+            yield Made(
+                [configuration, *files, keys], key, quickstart.curl(port, cacert, key.credential)
+            )
     except OSError as error:
-        raise Failed(f"{error.filename or folder}: {error.strerror}") from None
-    made = [configuration, *files, keys]
-    return Made(made, key, quickstart.curl(port, cacert, key.credential))
+        name = error.filename or folder
+        raise Failed(f"{name}: {error.strerror}; nothing was left behind") from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made where it is not there, for one `init` at a time."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"another `edgeproxy init` is at work in {folder}") from None
+        with _undone([], made):
+            yield
+    finally:
+        os.close(lock)
+
+
+def _files(folder: Path) -> list[Path]:
+    names = ("certs/localhost-key.pem", "certs/localhost.pem", "edgeproxy.yaml", "keys.jsonl")
+    return [folder / name for name in (*names, "keys.jsonl.lock", ".keys.jsonl.new")]
+
+
+@contextmanager
+def _undone(files: Sequence[Path], folders: Sequence[Path]) -> Iterator[None]:
+    """If what follows fails, those of ``files`` go that were not there before, and ``folders``,
+    which were made for it."""
+    fresh = [path for path in files if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in fresh:
+            path.unlink(missing_ok=True)
+        for path in folders:
+            with suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
 
 
 def _text(port: int, parts: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from edgeproxy.cli.options import (
     the_file,
     told,
 )
-from edgeproxy.cli.output import as_json, example, shown_path, table, warn
+from edgeproxy.cli.output import Failed, as_json, example, shown_path, table, warn, will_be_shown
 
 if TYPE_CHECKING:
     from edgeproxy.identity.apikey import NewKey
@@ -73,6 +73,7 @@ def add(
     """Make a key for NAME, and print its credential, this once."""
     from edgeproxy.identity import keyadmin
 
+    will_be_shown("the credential")
     path = key_file(config)
     now = time.time()
     with told(path):
@@ -149,6 +150,7 @@ def rotate(id: str, overlap: str, expires: str | None, config: Path | None, json
     """
     from edgeproxy.identity import keyadmin
 
+    will_be_shown("the credential")
     path = key_file(config)
     now = time.time()
     with told(path):
@@ -195,10 +197,20 @@ def _last_used(config: Path | None) -> dict[str, int]:
 
 
 def _show(made: NewKey, path: Path, json_: bool) -> None:
-    if json_:
-        as_json({"id": made.id, "credential": made.credential})
-        return
-    click.echo(made.credential)
+    """Print the credential; a key whose credential nobody has seen is ended."""
+    from edgeproxy.identity import keyadmin
+
+    try:
+        if json_:
+            as_json({"id": made.id, "credential": made.credential})
+            return
+        click.echo(made.credential)
+    except OSError as error:
+        with told(path):
+            keyadmin.revoke(path, made.id, now=time.time())
+        raise Failed(
+            f"the credential could not be shown: {error.strerror}; key {made.id} is revoked"
+        ) from None
     click.echo(f"key {made.id}: shown this once, {shown_path(path)} holds its hash", err=True)
 
 

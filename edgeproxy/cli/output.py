@@ -46,6 +46,15 @@ def warn(message: str) -> None:
     click.echo(click.style("warning: ", fg="yellow") + message, err=True)
 
 
+def will_be_shown(what: str) -> None:
+    """Call it before a secret is made that is shown once.
+
+    :raises Failed: standard output is closed, so that nobody would see it.
+    """
+    if sys.stdout is None:
+        raise Failed(f"standard output is closed: {what} would be shown to nobody; nothing is done")
+
+
 def failed_at(error: OSError) -> Failed:
     """A file that cannot be used, in one line."""
     name = f"{shown_path(error.filename)}: " if error.filename else ""
