@@ -199,7 +199,7 @@ class EdgeTokens:
     def publish(self, exchange: Exchange) -> None:
         """Answer with the keys."""
         body = self.keys.published
-        exchange.reply(200, [*_FIELDS, b"Content-Length: %d" % len(body)], body)
+        exchange.give([*_FIELDS, b"Content-Length: %d" % len(body)], body)
 
     def status(self) -> dict[str, Any]:
         """What `edgeproxy status --json` says of them."""

@@ -328,6 +328,13 @@ class Exchange:
         lines.append(b"Date: " + _date(int(time())))
         self.begin(status, title(status).encode("ascii"), lines, len(payload), payload, True, None)
 
+    def give(self, lines: list[bytes], body: bytes) -> None:
+        """Give what a route has in a service's place: its rules for answers hold here too."""
+        route = self.route
+        if route is not None and route.response_rules is not None:
+            lines = route.response_rules.apply(lines)
+        self.reply(200, lines, body)
+
     def shadowed(self, status: int, what: str) -> None:
         """Note what would have been answered, were it not for a policy's shadow mode."""
         self.shadow += ((status, what),)

@@ -20,8 +20,7 @@ def welcome(exchange: Exchange) -> None:
         },
         indent=2,
     ).encode("ascii")
-    exchange.reply(
-        200,
+    exchange.give(
         [
             b"Content-Type: application/json",
             b"Content-Length: %d" % (len(body) + 1),

@@ -10,6 +10,7 @@ is left of it.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,6 +32,11 @@ _log = Logger()
 
 #: Bytes of an answer, head and body, after which the connection is cut.
 MOST = 65536
+#: Answers before the final one, as many as the relay takes.
+MOST_INTERIM = 16
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9])[0-9][0-9][ \r\n]")
+_SHORTEST = len(b"HTTP/1.1 200\n")
+_END = re.compile(rb"\r?\n\r?\n")  # as lenient as twisted.web
 _JITTER = 0.1
 
 
@@ -120,6 +126,9 @@ class Probe:
         self._stream: Stream | None = None
         self._http: Any = None  # treq's side of the connection, until its answer's head is here
         self._taken = 0
+        self._interim = 0
+        #: What came of heads that may be interim; ``None`` once the final answer has begun.
+        self._before: bytes | None = b""
 
     def begin(self) -> None:
         self._late = self._reactor.callLater(self._check.timeout, self._timed_out)
@@ -203,10 +212,38 @@ class Probe:
     def received(self, data: bytes) -> None:
         self._taken += len(data)
         if self._taken > MOST:
-            self._tell("a head without end", "a head without end")
-            self.end()
+            self._unusable("a head without end")
         elif self._http is not None:
-            self._http.dataReceived(data)
+            if self._before is not None:
+                data = self._final(self._before, data)
+            if data:
+                self._http.dataReceived(data)
+
+    def _final(self, before: bytes, data: bytes) -> bytes:
+        """What came of the final answer; interim ones (RFC 9110 15.2) are dropped here, since
+        twisted.web writes a line to the log for each."""
+        looked, data = max(0, len(before) - 3), before + data
+        while len(data) >= _SHORTEST or b"\n" in data:
+            match = _STATUS.match(data)
+            if match is None:
+                return self._unusable("no answer that could be understood")
+            if match[1] != b"1":
+                self._before = None
+                return data
+            end = _END.search(data, looked)
+            if end is None:
+                break
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                return self._unusable(f"more than {MOST_INTERIM} interim answers")
+            looked, data = 0, data[end.end() :]
+        self._before = data
+        return b""
+
+    def _unusable(self, why: str) -> bytes:
+        self._tell(why, why)
+        self.end()
+        return b""
 
     def drained(self) -> None:
         """A request this short waits for nobody."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs
 from wire_support import HOST, OK, answer, get, post
 
 from edgeproxy.config import parse
@@ -206,6 +207,34 @@ def test_a_body_without_end_is_cut(quick: Make) -> None:
     wire.send(b"x" * 10_000, apart=False)
     assert wire.ending is Ending.ABORTED
     assert state(gateway) == "healthy"
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        (INTERIM + OK, "status 200"),
+        (INTERIM * 8 + OK, "status 200"),
+        (b"HTTP/1.1 100\n\n" + OK, "status 200"),
+        (INTERIM * 8 + b"HTTP/1.1 100 Continue\r\n\r\n" + OK, "more than 16 interim answers"),
+        (b"HTTP/1.1 0100 Continue\r\n\r\n" + OK, "no answer that could be understood"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nnonsense it is\r\n", "no answer that could be understood"),
+    ],
+)
+def test_interim_answers_are_not_logged_nor_waited_for(
+    make: Make, said: bytes, result: str
+) -> None:
+    """However many there are, twisted.web sees none: it would write a line for each."""
+    gateway = make(config(count=1))
+    with capturedLogs() as logs:
+        gateway.wait(0.1)
+        (wire,) = gateway.service("web").connections
+        wire.send(said)
+        wire.end()
+    assert target(gateway).health.probe == result
+    assert [e for e in logs if e["log_namespace"].startswith("twisted.web")] == []
 
 
 def test_cookies_are_not_kept_and_zipped_bodies_not_unpacked(quick: Make) -> None:

@@ -90,6 +90,17 @@ def test_nothing_is_said_without_tls(make: Make) -> None:
         assert (found.status, found.field(FIELD)) == (status, None)
 
 
+def test_the_rules_of_a_route_with_a_page(quick: Make) -> None:
+    own = "set: { Strict-Transport-Security: max-age=9, X-Mine: a }, remove: [cache-control]"
+    own = f"response: {{ {own} }}"
+    gateway = quick(standard(top=TOP, routes=f"    /page: {{ page: true, auth: none, {own} }}"))
+    client = gateway.client()
+    client.send(get("/page") + get("/page", method="HEAD"))
+    for page in client.answers("GET", "HEAD"):
+        assert [v for n, v in page.fields if n.lower() == FIELD] == ["max-age=9"]
+        assert (page.status, page.field("X-Mine"), page.field("Cache-Control")) == (200, "a", None)
+
+
 def test_a_page_and_a_websocket(quick: Make) -> None:
     routes = "    /page: { page: true, auth: none }\n"
     routes += "    /chat: { to: users, auth: none, websocket: true }"
