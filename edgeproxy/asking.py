@@ -140,26 +140,33 @@ class _Line:
         self._agent = Agent.usingEndpointFactory(self._reactor, self, pool=pool)
         self._address: Any = None
         self._wire: _Wire | None = None
-        self.flooded = self._reached = False
+        self.flooded = self._reached = self._late = False
 
     def ask(
         self, method: str, fields: Sequence[tuple[bytes, bytes]], body: bytes | None
     ) -> Deferred[Reply]:
         self.flooded = False
         self._reached = self._wire is not None
+        self._late = False
         done: Deferred[Reply] = self._ask(method, fields, body)
-        done.addTimeout(self._whole.timeout, self._reactor)
-        return done.addErrback(self._failed)
+        # Not `addTimeout`: what was cancelled does not always say so in the end, and whether that
+        # was the time or the caller is all the difference.
+        timer = self._reactor.callLater(self._whole.timeout, self._expire, done)
+        return done.addBoth(_stopped, timer).addErrback(self._failed)
+
+    def _expire(self, done: Deferred[Reply]) -> None:
+        self._late = True
+        done.cancel()
 
     @inlineCallbacks
     def _ask(self, method: str, fields: Sequence[tuple[bytes, bytes]], body: bytes | None) -> Any:
         kept = self._wire
         try:
             return (yield self._ask_once(method, fields, body))
-        except (ResponseFailed, ConnectionClosed):
+        except (ResponseFailed, ConnectionClosed) as error:
             # It was closed while nobody looked: then nothing has come on it, and a question has
             # no effect that asking again would double.
-            if kept is None or not kept.silent:
+            if kept is None or not kept.silent or _cancelled(error):
                 raise
         return (yield self._ask_once(method, fields, body))
 
@@ -193,11 +200,11 @@ class _Line:
         wire = self._wire
         if wire is not None and wire.transport is not None:
             wire.transport.abortConnection()
-        if failure.check(CancelledError):
+        error = failure.value or TimeoutError()
+        if _cancelled(error) and not self._late:
             return Failure(Unanswered("nobody waits for it any more", ours=True))
         if self.flooded:
             return Failure(Unanswered(f"an answer of more than {LARGEST} bytes"))
-        error = failure.value or TimeoutError()
         if isinstance(error, Unanswered):
             return failure
         why = words(error, self._whole.timeout)
@@ -276,6 +283,18 @@ class _Wire(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.line.gone(self)
+
+
+def _stopped(result: Any, timer: Any) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result
+
+
+def _cancelled(error: BaseException) -> bool:
+    """Whether somebody has given up; within an exchange Twisted says so in its own words."""
+    reasons = getattr(error, "reasons", None)
+    return isinstance(reasons[0].value if reasons else error, CancelledError)
 
 
 def _as_asked_for(response: Any) -> Any:

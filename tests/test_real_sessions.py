@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -241,3 +242,38 @@ def test_a_reload_lets_those_who_wait_have_their_answer(gateway: Start) -> None:
         assert found == [200]
         assert ask(running, "good1") == 200
         assert server.connections == 2
+
+
+def test_clients_that_go_leave_nothing_behind(gateway: Start) -> None:
+    goon = threading.Event()
+
+    def slow(came: Came) -> Answer:
+        goon.wait(20)
+        return tokens(came)
+
+    with endpoint(slow) as server:
+        running = gateway(config(f"http://127.0.0.1:{server.server_port}/", timeout="20s"))
+        descriptors = Path(f"/proc/{running.child.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        clients = [running.connect() for _ in range(40)]
+        for number, client in enumerate(clients):
+            client.request("GET", "/", headers={"Authorization": f"Bearer good{number}"})
+        wait_for(lambda: len(server.came) == 40)
+        assert told(running)["under_way"] == 40
+        for client in clients:
+            client.close()
+        wait_for(lambda: told(running)["under_way"] == 0)
+        wait_for(lambda: len(list(descriptors.iterdir())) <= before + 1)
+        assert told(running)["error"] == ""
+        goon.set()
+        assert ask(running, "good") == 200
+        goon.clear()
+        again = running.connect()  # over the connection that is kept
+        again.request("GET", "/", headers={"Authorization": "Bearer good41"})
+        wait_for(lambda: len(server.came) == 42)
+        again.close()
+        wait_for(lambda: told(running)["under_way"] == 0)
+        goon.set()
+        assert ask(running, "good42") == 200
+        assert len(server.came) == 43
+        assert told(running)["error"] == ""
