@@ -22,8 +22,10 @@ here on the channel is of no importance: a stock ``twisted.web`` site hands in t
 exchange keeps the :mod:`~edgeproxy.snapshot` of the configuration that is in force now, whatever
 is reloaded meanwhile. Host and path are brought into their one form (:mod:`edgeproxy.paths`), and
 the first route of the one total order that fits is chosen (:mod:`edgeproxy.routing`). What other
-origins' pages may read is told by :mod:`edgeproxy.cors`, which answers preflights too. Limits by
-address are looked at; then the credential, by its hash, in the index of keys
+origins' pages may read is told by :mod:`edgeproxy.cors`, which answers preflights too. Where the
+route says from which addresses one may come, that is looked at, then limits by address, and whether
+the address has shown too many wrong credentials (:mod:`edgeproxy.guessing`); then the
+credential, by its hash, in the index of keys
 (:mod:`edgeproxy.identity.keyindex`), which leads to a
 :class:`~edgeproxy.identity.principal.Principal`. On a route that asks for other credentials
 :mod:`edgeproxy.policy` finds out whose they are: a token, say, is for :mod:`edgeproxy.tokens`, by

@@ -21,6 +21,7 @@ _IN_FORCE = (
     "keys",
     "timeouts",
     "heads",
+    "guessing",
     "trusted_proxies",
     "forwarded",
     "resolver",

@@ -36,12 +36,13 @@ from edgeproxy.forward import (
     trusted_chain,
     vouched_lines,
 )
+from edgeproxy.guessing import Guessing
 from edgeproxy.http1.fields import Kind
 from edgeproxy.http1.grammar import RequestHead, split_host
 from edgeproxy.http1.upgrade import asks_for_websocket
 from edgeproxy.identifying import Sent, holder, key_of, withhold_keys
 from edgeproxy.identity.keyindex import KeyIndex
-from edgeproxy.identity.refusal import invalid, missing
+from edgeproxy.identity.refusal import WrongCredential, guessed, invalid, missing
 from edgeproxy.limits.fields import field_lines, joined_field_lines, retry_after
 from edgeproxy.limits.window import Window
 from edgeproxy.page import welcome
@@ -164,6 +165,7 @@ class ReverseProxyResource(Resource):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.snapshot = snapshot
+        self.guessing = Guessing(snapshot.config.guessing)
         self._relay = relay
         self._clock = clock
         self._keys = keys
@@ -174,6 +176,7 @@ class ReverseProxyResource(Resource):
     def use(self, snapshot: Snapshot) -> None:
         """Another configuration is in force; nothing here keeps the one before alive."""
         self.snapshot = snapshot
+        self.guessing.use(snapshot.config.guessing)
         self._asked = {}
         self._asked_under = snapshot, None
 
@@ -204,6 +207,10 @@ class ReverseProxyResource(Resource):
             if route.addresses is not None:
                 check_address(route, route.addresses, exchange)
             windows = self._address_limits(exchange, route) if route.address_limits else None
+            if self.guessing.suspects and not (route.open or route.shadow):
+                wait = self.guessing.wait(_network(exchange.client), self._clock.now())
+                if wait:
+                    raise guessed(wait)
             policy = route.policy
             if policy is not None:
                 if not (policy.recalling and self._recall(exchange, route, policy, windows)) and (
@@ -216,7 +223,18 @@ class ReverseProxyResource(Resource):
                 withhold_keys(exchange, snapshot.key_parameter)
             self._admit(exchange, route, view, windows)
         except Exception as error:
-            _fail(exchange, error)
+            self._fail(exchange, error)
+
+    def _fail(self, exchange: Exchange, error: Exception) -> None:
+        """The one answer to what a phase raised."""
+        if not isinstance(error, GatewayError):
+            _log.failure("A request failed in the gateway itself", Failure(error))
+            error = GatewayError(
+                500, "The gateway failed to handle this request.", source=Source.OURSELVES
+            )
+        elif type(error) is WrongCredential:
+            self.guessing.failed(_network(exchange.client), self._clock.now())
+        exchange.refuse(error)
 
     def _admit(
         self, exchange: Exchange, route: Route, view: HostView, windows: list[Window] | None
@@ -433,17 +451,21 @@ class ReverseProxyResource(Resource):
             try:
                 self._admit(exchange, route, view, windows)
             except Exception as error:
-                _fail(exchange, error)
+                self._fail(exchange, error)
 
         def refuse(error: Exception) -> None:
             exchange.now = self._clock.now()
             if route.shadow:
-                overlook(policy, sent, error)
-                go_on()
+                try:
+                    overlook(policy, sent, error)
+                except Exception as own:
+                    self._fail(exchange, own)
+                else:
+                    go_on()
                 return
             if windows and isinstance(error, GatewayError):
                 _charge(exchange, windows, exchange.now)
-            _fail(exchange, error)
+            self._fail(exchange, error)
 
         now = exchange.started + self._clock.epoch
         sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
@@ -601,16 +623,6 @@ def _check_doubtful(
 
 _PARAMETERS = re.compile(rb";[^/]*+")
 _API_KEY = Kind.API_KEY
-
-
-def _fail(exchange: Exchange, error: Exception) -> None:
-    """The one answer to what a phase raised."""
-    if not isinstance(error, GatewayError):
-        _log.failure("A request failed in the gateway itself", Failure(error))
-        error = GatewayError(
-            500, "The gateway failed to handle this request.", source=Source.OURSELVES
-        )
-    exchange.refuse(error)
 
 
 def _refused(view: HostView) -> GatewayError:

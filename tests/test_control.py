@@ -57,6 +57,7 @@ def test_status_tells_what_is_in_force(gateway: Start) -> None:
         "trouble": "",
         "last_used": str(running.folder / "state" / "keys.used"),
     }
+    assert found["guessing"] == {"addresses": 0, "failures": 0, "refused": 0, "uncounted": 0}
     assert found["certificates"]["names"] == 3
     assert found["counters"]["requests"] == 1
 

@@ -31,8 +31,8 @@ def held(table: LimitTable, now: float) -> set[object]:
 
 
 def consistent(table: LimitTable) -> None:
-    assert len(table._callers) == len(set(table._callers)) == len(table._windows)
-    assert set(table._callers) == set(table._windows)
+    assert len(table.callers) == len(set(table.callers)) == len(table._windows)
+    assert set(table.callers) == set(table._windows)
 
 
 def test_one_caller_has_one_window() -> None:
@@ -330,7 +330,7 @@ def test_no_call_costs_more_because_there_are_many_callers() -> None:
         Steps.calls = 0
         admit(table, Steps(caller), SLOW, 1.0)
         assert Steps.calls <= 200
-    known = table._callers[777]
+    known = table.callers[777]
     Steps.calls = 0
     admit(table, known, SLOW, 1.0)
     assert Steps.calls <= 3

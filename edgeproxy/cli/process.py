@@ -155,6 +155,10 @@ def _summary(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "filter", f"{name}: {_filter(each)}"
     answers = ", ".join(f"{status}: {count}" for status, count in counters["statuses"].items())
     yield "requests", f"{counters['requests']}" + (f" ({answers})" if answers else "")
+    guessing = counters["guessing"]
+    if guessing["failures"]:
+        told = counted(guessing["failures"], "wrong credential")
+        yield "guessing", f"{told}, {counted(guessing['refused'], 'request')} refused for it"
     if counters["shadow"]:
         yield "in shadow", ", ".join(f"{each}: {n}" for each, n in counters["shadow"].items())
 

@@ -118,6 +118,7 @@ def assemble(
         client_certificates=asking,
         hsts=strict,
         limits=limits,
+        guessing=form.guessing,
         edge_token=form.edge_token,
         state=None if form.state is None else folder / form.state,
         defaults=defaults,

@@ -34,6 +34,7 @@ from edgeproxy.config.fields import (
 )
 from edgeproxy.config.filters import FilterUse
 from edgeproxy.config.frozen import Frozen, NamedCredential
+from edgeproxy.config.guessing import Guessing
 from edgeproxy.config.hsts import Hsts
 from edgeproxy.config.keys import Keys
 
@@ -335,6 +336,7 @@ class Config(Frozen):
     client_certificates: dict[str, Asked] = {}
     hsts: dict[str, Hsts] = {}
     limits: dict[str, Limit] = {}
+    guessing: Guessing = Guessing()
     edge_token: EdgeToken | None = None
     # systemd's StateDirectory=, else beside the configuration
     state: Path | None = None

@@ -41,6 +41,7 @@ from edgeproxy.config.fields import (
     seconds,
 )
 from edgeproxy.config.filters import Filters
+from edgeproxy.config.guessing import Guessing, GuessingValue
 from edgeproxy.config.hsts import HstsValue
 from edgeproxy.config.jwt import JwtForm
 from edgeproxy.config.keys import Keys, KeysValue
@@ -374,6 +375,9 @@ class Settings(Frozen):
     heads: Heads = Field(default=Heads(), description="How large heads may be.")
     trusted_proxies: Annotated[tuple[Network, ...], one_or_more(Network)] = Field(
         default=(), description="Networks whose X-Forwarded-For is believed."
+    )
+    guessing: GuessingValue = Field(
+        default=Guessing(), description="How many wrong credentials an address may show, or `off`."
     )
     health: ListenAddress | None = Field(
         default=None,

@@ -9,6 +9,10 @@ _INVALID = b'Bearer error="invalid_token"'
 _SCOPE = b'Bearer error="insufficient_scope"'
 
 
+class WrongCredential(GatewayError):
+    """A credential was shown that does not let in: a guess, perhaps."""
+
+
 def missing(reason: str) -> GatewayError:
     """401 for a request without the credential that is asked for."""
     return _refused(401, "A valid credential is needed.", _MISSING, reason)
@@ -16,7 +20,22 @@ def missing(reason: str) -> GatewayError:
 
 def invalid(reason: str) -> GatewayError:
     """401 for a credential that does not let in, whatever is wrong with it."""
-    return _refused(401, "A valid credential is needed.", _INVALID, reason)
+    return WrongCredential(
+        401,
+        "A valid credential is needed.",
+        reason=reason,
+        fields=(b"WWW-Authenticate: " + _INVALID,),
+    )
+
+
+def guessed(seconds: int) -> GatewayError:
+    """429 for an address that has shown too many of these."""
+    return GatewayError(
+        429,
+        "Too many wrong credentials came from this address.",
+        reason="too many wrong credentials from its address",
+        fields=(b"Retry-After: %d" % seconds,),
+    )
 
 
 def lacking(reason: str, *, scope: bool = False) -> GatewayError:

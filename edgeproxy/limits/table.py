@@ -49,11 +49,11 @@ class LimitTable:
     """
 
     __slots__ = (
-        "_callers",
         "_hand",
         "_overflow",
         "_terms",
         "_windows",
+        "callers",
         "name",
         "overflows",
         "size",
@@ -64,13 +64,17 @@ class LimitTable:
         self.size = size  # may be changed; a smaller one takes effect as entries die
         self.overflows = 0
         self._windows: dict[Hashable, _Entry] = {}
-        self._callers: list[Hashable] = []  # the same keys, for the hand
+        self.callers: list[Hashable] = []  # the same keys, for the hand; always the same list
         self._hand = 0
         self._overflow: list[WindowGroup | None] = [None] * OVERFLOW_SLOTS
         self._terms: dict[int, Terms] = {}
 
     def __len__(self) -> int:
-        return len(self._callers)
+        return len(self.callers)
+
+    def __contains__(self, caller: Hashable) -> bool:
+        """Whether the caller has a window of its own."""
+        return caller in self._windows
 
     def window(self, caller: Hashable, rate: Rate, now: float) -> Window:
         """The caller's window under `rate`, found or made. Use it at once, see the package.
@@ -96,12 +100,12 @@ class LimitTable:
 
     def _newcomer(self, caller: Hashable, rate: Rate, now: float) -> Window:
         self.sweep(now, _STEPS)
-        if len(self._callers) >= self.size:
+        if len(self.callers) >= self.size:
             self.sweep(now, _STEPS_WHEN_FULL)
         terms = self._terms_of(rate)
         number = hash(caller) % OVERFLOW_SLOTS
         slot = self._overflow[number]
-        if len(self._callers) >= self.size:
+        if len(self.callers) >= self.size:
             self.overflows += 1
             if slot is None:
                 slot = self._overflow[number] = WindowGroup(new_window(terms))
@@ -115,7 +119,7 @@ class LimitTable:
         else:  # it may have been admitted there: what is live there counts here
             window = slot.copy(now).under(terms, now)
         self._windows[caller] = window
-        self._callers.append(caller)
+        self.callers.append(caller)
         return window
 
     def sweep(self, now: float, steps: int) -> int:
@@ -123,7 +127,7 @@ class LimitTable:
 
         Newcomers do this by themselves. A coarse timer may, to give memory back in quiet times.
         """
-        callers = self._callers
+        callers = self.callers
         dropped = 0
         for _ in range(min(steps, len(callers))):
             if self._hand >= len(callers):

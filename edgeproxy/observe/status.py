@@ -53,6 +53,7 @@ def status(gateway: Gateway) -> dict[str, Any]:
         "tunnels": sum(isinstance(each, Tunnel) for each in gateway.deadlines.waiting),
         "access_log": {"path": str(config.access_log), "lost_lines": gateway.log.lost},
         "filters": gateway.filters.status(),
+        "guessing": gateway.resource.guessing.status(),
         "counters": counters(gateway),
     }
 
@@ -70,6 +71,7 @@ def counters(gateway: Gateway) -> dict[str, Any]:
         "connections": connections,
         "certificates": certificates,
         "filters": gateway.filters.status(),
+        "guessing": gateway.resource.guessing.status(),
     }
 
 
