@@ -158,6 +158,27 @@ def test_a_target_that_a_reload_takes_away_is_not_called_idle(
     assert len(answer.read()) == 64 << 20
 
 
+def test_a_reload_that_leaves_only_draining_targets_says_so(
+    running: RunningGateway, origins: list[Nginx]
+) -> None:
+    first = origins[0]
+    assert running.command("upstreams", "drain", "web", first.url).returncode == 0
+    alone = {"upstreams": {"web": [first.url]}, "routes": {"*": {"/": "web"}}}
+    write_config(running.folder, alone)
+    told = running.command("reload")
+    assert told.returncode == 0, told.stderr
+    line = (
+        "upstream web has only targets that are draining: all its requests are answered 503 until "
+        f"`edgeproxy upstreams resume web {first.url}`"
+    )
+    assert line in told.stdout
+    assert running.child.said().count(line) == 1
+    assert running.ask("/").status == 503
+    assert running.command("upstreams", "resume", "web", first.url).returncode == 0
+    assert line not in running.command("reload").stdout
+    assert running.ask("/").status == 200
+
+
 def test_the_last_one_is_drained_by_force_only(
     running: RunningGateway, origins: list[Nginx]
 ) -> None:

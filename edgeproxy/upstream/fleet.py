@@ -273,6 +273,15 @@ class Fleet:
         plan.upstreams[upstream].look()
         return meant
 
+    def deserted(self) -> list[str]:
+        """A line for each upstream whose targets all are draining, as a reload may leave it."""
+        return [
+            f"upstream {name} has only targets that are draining: all its requests are answered "
+            f"503 until `edgeproxy upstreams resume {name} {upstream.targets[0].url}`"
+            for name, upstream in self._plan.upstreams.items()
+            if upstream.targets and all(each.health.draining for each in upstream.targets)
+        ]
+
     def _retire(self, old: dict[_Key, Target], new: dict[_Key, Target]) -> None:
         for key, target in old.items():
             if key not in new:
