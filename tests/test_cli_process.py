@@ -69,6 +69,22 @@ def test_status_for_people_and_programs(gateway: Start) -> None:
     assert found["pid"] == running.child.process.pid
 
 
+def test_status_tells_of_shadows_and_guesses(gateway: Start) -> None:
+    running = gateway(
+        {"routes": {"*": {"/": {"page": True}, "/try": {"page": True, "shadow": True}}}}
+    )
+    assert running.ask("/try", key=None).status == 200
+    assert running.ask("/", key="edge_wrong").status == 401
+    people = running.command("status")
+    assert "1 wrong credential, 0 requests refused for it" in people.stdout
+    (line,) = (line for line in people.stdout.splitlines() if line.startswith("in shadow"))
+    assert line.split() == ["in", "shadow", "401:", "1"]
+    assert "warning: open to everyone: * /try, in shadow mode" in people.stderr
+    found = json.loads(running.command("status", "--json").stdout)
+    assert found["counters"]["shadow"] == {"401": 1}
+    assert found["guessing"] == {"addresses": 1, "failures": 1, "refused": 0, "uncounted": 0}
+
+
 def test_reload_says_what_changed_or_why_not(gateway: Start) -> None:
     running = gateway(PAGE)
     same = running.command("reload")

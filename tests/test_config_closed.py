@@ -20,6 +20,9 @@ ENTRIES: dict[str, list[Any]] = {
         {"jwt": "https://id.example.com", "audience": "shop", "secret": "${env:SECRET}"},
         {"jwt": "https://id.example.com"},
     ],
+    "opaque": [{"introspect": "https://id.example.com/i"}, {"introspect": "ftp://id"}],
+    "session": [{"cookie": "sid", "at": "https://id.example.com/s"}, {"cookie": "sid"}],
+    "asked": [{"authorize": "https://id.example.com/a"}, {"authorize": 1}],
     "staff": [{"client_certificate": "ca.pem"}, {"client_certificate": {}}],
     "guest": [{"anonymous": {}}, {"anonymous": {"plan": "free"}}, {}],
     "visitor": [{"anonymous": {"name": "Visitor"}}, None],
@@ -41,11 +44,15 @@ written = st.one_of(
 
 
 closed = st.lists(
-    st.sampled_from(["api_key", "partner", "staff"]), min_size=1, max_size=3, unique=True
+    st.sampled_from(["api_key", "partner", "staff", "session", "opaque"]),
+    min_size=1,
+    max_size=3,
+    unique=True,
 )
 #: What makes sense in `defaults`, and on a route.
 careful = st.one_of(
     st.just(...),
+    st.just("asked"),
     closed,
     st.fixed_dictionaries({"all": closed}),
     st.fixed_dictionaries({"any": closed}),

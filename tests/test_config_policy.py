@@ -12,6 +12,8 @@ TOP = """
 upstreams: { users: http://127.0.0.1:9001 }
 auth:
   staff: { jwt: https://id.example.com, audience: shop, secret: "${env:S}" }
+  opaque: { introspect: "https://id.example.com/introspect" }
+  session: { cookie: sid, at: "https://id.example.com/session" }
   guest: { anonymous: { scopes: [read], groups: [guests] } }
   other: { anonymous: { name: Other, plan: free } }
 """
@@ -35,6 +37,8 @@ def defaults(entry: str) -> str:
         ("auth: { any: [api_key, staff] }", ("api_key", "staff"), False, None),
         ("auth: { all: [api_key, staff] }", ("api_key", "staff"), True, None),
         ("auth: { all: staff }", ("staff",), True, None),
+        ("auth: { all: [staff, session] }", ("staff", "session"), True, None),
+        ("auth: [staff, opaque]", ("staff", "opaque"), False, None),
         ("auth: [api_key, guest]", ("api_key", "guest"), False, "guest"),
         ("auth: guest, scopes: read, groups: guests", ("guest",), False, "guest"),
     ],
@@ -60,6 +64,7 @@ def test_defaults_may_ask_for_all() -> None:
     [
         ("auth: { all: [api_key, »guest] }", "'guest' lets in without a credential; it cannot"),
         ("auth: { all: [api_key, »anonymous] }", "'anonymous' lets in without a credential"),
+        ("auth: { all: [staff, api_key, »opaque] }", "'staff' and 'opaque' are both shown as a b"),
         ("auth: { all: »none }", "'none' lets in without a credential"),
         ("auth: »{ all: api_key, any: staff }", "`any` and `all` stand here; one of the two"),
         ("auth: »{}", "nothing is asked for here; `all: [api_key, staff]` would be right"),

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.anonymous import Anonymous
+from edgeproxy.config.asking import Asked
+from edgeproxy.config.jwt import Jwt
+from edgeproxy.config.lookups import IntrospectionForm
 from edgeproxy.config.units import shown
 
 if TYPE_CHECKING:
@@ -62,11 +65,25 @@ def wrong_policy(
     elif len(openers) > 1:
         both = f"{shown(openers[0])} and {shown(openers[1])}"
         yield ("auth",), f"{both} both stand for callers who show nothing; name one"
+    tokens = [name for name in names if _is_token(credentials.get(name))]
+    if auth is not None and auth.all and len(tokens) > 1:
+        first, second, *_ = tokens
+        message = (
+            f"{shown(first)} and {shown(second)} are both shown as a bearer token, of which a "
+            "request has one; name one of the two"
+        )
+        yield ("auth", "all", names.index(second)), message
     yield from _wrong_demands(form, credentials, openers)
     yield from _wrong_ranges(form)
     if form.shadow and "none" in names and not (form.allow or form.deny):
         message = "an open route refuses nobody whom `shadow` could let in; remove one of the two"
         yield ("shadow",), message
+
+
+def _is_token(credential: NamedCredential | None) -> bool:
+    """Whether it is shown as the one bearer token that there can be."""
+    said = credential.said if isinstance(credential, Asked) else credential
+    return isinstance(said, Jwt | IntrospectionForm)
 
 
 def _wrong_ranges(form: RouteForm) -> Iterator[tuple[Location, str]]:
