@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-from edgeproxy.errors import malformed
+from edgeproxy.errors import GatewayError, Source, malformed
 from edgeproxy.http1.fields import FOLD, Kind
 from edgeproxy.http1.grammar import RequestHead, ResponseHead, without
 from edgeproxy.http1.upgrade import LINES as UPGRADE
@@ -27,6 +27,12 @@ _AFTER_ORIGIN = (b"", b"/", b"?", b"#")
 #: Naming these in Connection would take the message's frame or address away.
 _FRAME = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _LENGTH = frozenset((b"content-length",))
+
+
+#: How often a request may have come through a gateway of this kind already: a gateway behind a
+#: gateway is common, five are a loop.
+_MOST_HOPS = 5
+_HOP = b"1.1 edgeproxy"
 
 
 class FieldRules:
@@ -93,6 +99,23 @@ def request_head(
         exchange.id,
         trace or b"traceparent: 00-%b-%b-01\r\n" % (fresh, fresh[:16]),
     )
+
+
+def own_hops(head: RequestHead) -> bytes:
+    """What of a request's Via (RFC 9110 7.6.3) is ours, as lines with CRLF. It is passed on
+    whoever says so, or a target that is the gateway itself would be asked without end.
+
+    :raises GatewayError: 508 (RFC 5842 7.2) when it is there too often.
+    """
+    hops = sum(line.count(_HOP) for kind, line in head.special if kind is Kind.VIA)
+    if hops >= _MOST_HOPS:
+        raise GatewayError(
+            508,
+            "The request has come back to this gateway again and again.",
+            source=Source.OURSELVES,
+            reason=f"a loop: it has come through gateways like this one {hops} times",
+        )
+    return b"Via: %b\r\n" % _HOP * hops
 
 
 def without_named(lines: list[bytes], options: frozenset[bytes]) -> list[bytes]:

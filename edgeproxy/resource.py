@@ -32,6 +32,7 @@ from edgeproxy.exchange import Exchange
 from edgeproxy.forward import (
     forwarded_lines,
     is_trusted,
+    own_hops,
     request_head,
     trusted_chain,
     vouched_lines,
@@ -552,6 +553,7 @@ class ReverseProxyResource(Resource):
                 route.jwks.publish(exchange)
             return
         forwarded = view.forwarded
+        hops = own_hops(exchange.head) if exchange.head.special else b""
         if snapshot.trusted and is_trusted(exchange.peer.address, snapshot.trusted):
             forwarded = vouched_lines(
                 exchange.head, exchange.peer, snapshot.trusted, snapshot.forwarded, view.own
@@ -560,6 +562,8 @@ class ReverseProxyResource(Resource):
             )
             if view.standing is not None:
                 forwarded += view.standing.lines
+        elif hops:
+            forwarded += hops
         if run is not None and run.chain.upstream:
             self._see_off(exchange, route, view, forwarded, run)
         elif upstream is not None:

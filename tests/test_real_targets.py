@@ -13,7 +13,7 @@ import pytest
 from dns_support import start_dns
 from peers_support import Peer, peer, polite
 from real_support import Callers, Start
-from running_support import Nginx, wait_for
+from running_support import Development, Nginx, free_port, wait_for
 
 
 def config(target: str, **more: Any) -> dict[str, Any]:
@@ -140,3 +140,22 @@ def test_a_name_with_addresses_of_ipv6_alone(gateway: Start, tmp_path: Path) -> 
             assert last(running)["upstream"] == f"[::1]:{service.port}"
     finally:
         dns.child.end()
+
+
+def test_a_target_that_is_the_gateway_itself(gateway: Start, development: Development) -> None:
+    """One request comes round a few times, not until all connections are taken."""
+    port = free_port()
+    tls = {"ca": str(development.chain)}
+    upstream = {"targets": f"https://localhost:{port}", "tls": tls}
+    routes = {"*": {"/": {"to": "self", "auth": "none"}}}
+    listen = {"https": f"127.0.0.1:{port}"}
+    running = gateway({"listen": listen, "upstreams": {"self": upstream}, "routes": routes})
+    for count in (1, 2):
+        assert running.ask("/round", key=None).status == 508
+        line = last(running, 6 * count)
+        assert line["status"] == 508
+    lines = running.log_lines()
+    assert [each["status"] for each in lines] == [508] * 12
+    reasons = [each["reason"] for each in lines if "reason" in each]
+    assert reasons == ["a loop: it has come through gateways like this one 5 times"] * 2
+    assert running.control("status")["listeners"][0]["accepted"] <= 2 * 6

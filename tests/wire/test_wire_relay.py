@@ -491,6 +491,26 @@ def test_what_a_client_claims_is_removed(make: Make) -> None:
         assert claim not in service.received
 
 
+@pytest.mark.parametrize("trusted", ["", "trusted_proxies: [192.0.2.0/24]"])
+def test_loops_end(make: Make, trusted: str) -> None:
+    """What Via says of gateways like this one goes on, whoever says it; five times are a loop."""
+    own = b"Via: 1.1 edgeproxy"
+    for sent in ([own] * 4, [b"via: 1.1 edgeproxy, 1.1 edgeproxy", own, own], [own]):
+        gateway = make(standard(top=trusted))
+        _, service = talk(gateway, get(fields=b"".join(line + b"\r\n" for line in sent)))
+        count = sum(line.count(b"edgeproxy") for line in sent)
+        assert service.received.count(b"1.1 edgeproxy") == count + 1
+    gateway = make(standard(top=trusted))
+    client = gateway.client()
+    client.send(get(fields=(own + b"\r\n") * 3 + b"Via: 1.1 edgeproxy, 1.0 x, 1.1 edgeproxy\r\n"))
+    (found,) = client.answers()
+    assert found.status == 508
+    assert found.field("Content-Type") == "application/problem+json"
+    assert gateway.services["10.0.0.1", 9001].attempts == 0
+    client.send(get(fields=own + b"\r\n"))
+    assert gateway.service("users").attempts == 1, "the connection goes on"
+
+
 def test_via_of_a_trusted_proxy_goes_on(make: Make) -> None:
     """RFC 9110 7.6.3: a proxy adds itself to those who were before it."""
     gateway = make(standard(top="trusted_proxies: 192.0.2.0/24"))
