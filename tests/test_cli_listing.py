@@ -138,6 +138,7 @@ def test_who_may_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                 "/2": {"to": "app", "auth": ["api_key", "guest"]},
                 "/3": {"to": "app", "shadow": True, "deny": "10.0.0.66"},
                 "/4": {"to": "app", "allow": "10.0.0.0/8"},
+                "/5": {"to": "app", "allow": ["10.0.0.1", "10.0.0.2", "10.0.0.3"]},
             }
         },
     )
@@ -147,8 +148,9 @@ def test_who_may_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for path, credentials in {
         "/1": "staff and api_key",
         "/2": "OPEN as guest",
-        "/3": "OPEN in shadow mode from some addresses",
-        "/4": "api_key from some addresses",
+        "/3": "OPEN in shadow mode not from 10.0.0.66/32",
+        "/4": "api_key from 10.0.0.0/8",
+        "/5": "api_key from 10.0.0.1/32 or 10.0.0.2/32 and 1 more",
     }.items():
         (line,) = (line for line in lines if f" {path} " in line)
         assert f" {credentials}  " in line, line
@@ -157,10 +159,11 @@ def test_who_may_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "everybody, as guest or by api_key",
         "everybody, in shadow mode; else api_key, not from 10.0.0.66/32",
         "api_key, from 10.0.0.0/8",
+        "api_key, from 10.0.0.1/32 or 10.0.0.2/32 or 10.0.0.3/32",
     ]
     found = json.loads(called("routes", "--json"))
     assert [route["who"] for route in found] == words
-    assert [route["open"] for route in found] == [False, True, True, False]
+    assert [route["open"] for route in found] == [False, True, True, False, False]
     checked = json.loads(call("check", "--json").stdout)
     assert [route["who"] for route in checked["routes"]] == words
     told = [warning for warning in checked["warnings"] if warning.startswith("open")]

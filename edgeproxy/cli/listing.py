@@ -15,6 +15,8 @@ from edgeproxy.config.policy import opening, who
 if TYPE_CHECKING:
     from edgeproxy.config import Config, Route
 
+_FEW = 2  # ranges of addresses that a table shows; --json has all
+
 
 @click.command(
     short_help="List the routes in the order in which they are tried.",
@@ -82,8 +84,11 @@ def _credentials(route: Route, config: Config) -> str:
     shown = (" and " if route.every else ", ").join(route.auth)
     if route.open:
         shown = "OPEN" + opening(route).replace(",", "")
-    if route.allow or route.deny:
-        shown += " from some addresses"
+    for word, ranges in (("from", route.allow), ("not from", route.deny)):
+        if ranges:
+            few = " or ".join(map(str, ranges[:_FEW]))
+            more = f" and {len(ranges) - _FEW} more" if len(ranges) > _FEW else ""
+            shown += f" {word} {few}{more}"
     asked = policy_of(route.host, config.client_certificates)
     demanded = asked is not None and asked.required and route.auth != (asked.by,)
     return f"{shown} + {asked.by} certificate" if asked is not None and demanded else shown
