@@ -121,6 +121,21 @@ class Relay:
         exchange.attempts += 1
         client = target.lend(now, exchange.method in _IDEMPOTENT and not exchange.upgrade)
         if client is None:
+            if target is not upstream.only and not target.pool.room:
+                other = upstream.with_room(exchange)
+                if other is not None:
+                    self._instead(exchange, other, now)
+                    return
+            target.connect(exchange)
+        else:
+            self._send(exchange, client, now)
+
+    def _instead(self, exchange: Exchange, target: Target, now: float) -> None:
+        """The exchange would have to wait at the target that was chosen, and need not here."""
+        exchange.tried = (*exchange.tried[:-1], target)
+        exchange.upstream = target.name
+        client = target.lend(now, exchange.method in _IDEMPOTENT and not exchange.upgrade)
+        if client is None:
             target.connect(exchange)
         else:
             self._send(exchange, client, now)

@@ -41,6 +41,11 @@ class Pool(Generic[C, W]):
             f"<Pool open={self.open}/{self.cap} idle={len(self.idle)} waiting={len(self.waiting)}>"
         )
 
+    @property
+    def room(self) -> bool:
+        """Whether nobody has to wait: a connection is idle, or one more may be made."""
+        return self.open < self.cap or bool(self.idle)
+
     def take(self, now: float, fresh: float) -> C | None:
         """The idle connection used last; none that was idle for longer than ``fresh`` seconds."""
         idle = self.idle

@@ -79,6 +79,16 @@ class Upstream:
         target = self._balancer.next(tried, caller)
         return target or self._balancer.next(tried, caller, Out.LAST)
 
+    def with_room(self, exchange: Exchange) -> Target | None:
+        """A target for an exchange that would have to wait for a connection at the last one
+        chosen; ``None`` where all are as crowded, or where callers stay with their target."""
+        if isinstance(self._balancer, Hash):
+            return None
+        crowded = [target for target in self.targets if not target.pool.room]
+        if len(crowded) == len(self.targets):
+            return None
+        return self._balancer.next((*exchange.tried, *crowded), "")
+
     def again(self, exchange: Exchange) -> Target | None:
         """A target to repeat a request at: another one that is well, else any that is well, else
         another, else any. What has been tried is forgotten where it is tried anew."""

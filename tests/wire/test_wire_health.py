@@ -565,6 +565,43 @@ def test_weights(quick: Make) -> None:
     assert origins.share(12) == [8, 2, 2]
 
 
+@pytest.mark.parametrize("balance", ["round_robin", "least_requests"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nobody_waits_while_a_target_has_room(make: Make, balance: str, method: str) -> None:
+    gateway = make(config(f"connections: 1, balance: {balance}"))
+    origins = Origins(gateway)
+    data = get("/x") if method == "GET" else post(b"a", "/x")
+    origins.reply[0] = b""
+    for _ in range(40):  # by chance, with the second kind
+        gateway.client().send(data)
+        origins.serve_all()
+        if target(gateway).busy:
+            break
+    assert target(gateway).busy == 1
+    assert [origins.ask(data) for _ in range(12)] == [200] * 12
+    origins.reply = [b""] * 3
+    clients = [gateway.client() for _ in range(3)]
+    for client in clients:
+        client.send(data)
+        origins.serve_all()
+    assert sorted(target(gateway, n).busy for n in range(3)) == [1, 1, 2]
+    gateway.wait(1.1)
+    assert [len(client.answers(method)) for client in clients] == [0, 0, 1]
+    assert clients[2].answers(method)[0].status == 503
+
+
+def test_who_belongs_to_a_target_waits_for_it(quick: Make) -> None:
+    gateway = quick(config("connections: 1, balance: { hash: address }"))
+    origins = Origins(gateway)
+    origins.reply = [b""] * 3
+    clients = [gateway.client() for _ in range(2)]
+    for client in clients:
+        client.send(get("/x"))
+    assert sorted(target(gateway, n).busy for n in range(3)) == [0, 0, 2]
+    gateway.wait(1.1)
+    assert clients[1].answers()[0].status == 503
+
+
 def test_least_requests_leaves_a_slow_target_alone(quick: Make) -> None:
     gateway = quick(config("balance: least_requests"))
     origins = Origins(gateway)
