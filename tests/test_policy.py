@@ -376,6 +376,51 @@ def test_in_shadow_mode_it_goes_on(path: str, fields: list[str], told: str, prin
     assert key.encode() not in got and b"STRANGE" not in got and b"admin" not in got
 
 
+ELSEWHERE = """
+upstreams: { users: http://10.0.0.1:9001 }
+auth:
+  session: { cookie: sid, at: "http://127.0.0.1:9/session" }
+  opaque: { introspect: "http://127.0.0.1:9/introspect" }
+  asked: { authorize: "http://127.0.0.1:9/check" }
+routes:
+  api.example.com:
+    /session: { to: users, shadow: true, auth: session }
+    /opaque: { to: users, shadow: true, auth: opaque }
+    /asked: { to: users, shadow: true, auth: asked }
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status"),
+    [
+        ("/session", ["Cookie: sid=secret; keep=1"], 503),
+        ("/session", ["Cookie: sid=secret; sid=secret; keep=1"], 401),
+        ("/opaque", ["Authorization: Bearer secret"], 503),
+        ("/opaque", ["Authorization: Bearer secret word"], 401),
+        ("/opaque", ["Authorization: Bearer secret", "Authorization: Bearer secret"], 401),
+        ("/opaque", ["Authorization: Basic c2VjcmV0", "Authorization: Bearer secret"], 401),
+        ("/asked", ["Authorization: Bearer secret", "Cookie: secret=1"], 503),
+        ("/asked", ["Cookie: secret=1", "Cookie: secret=2"], 401),
+    ],
+)
+def test_what_is_asked_elsewhere_goes_on_without_it(
+    path: str, fields: list[str], status: int
+) -> None:
+    """Nobody answers there: the caller goes on, what it has shown does not."""
+    gateway = MemoryGateway(ELSEWHERE)
+    client = gateway.client()
+    lines = "".join(f"{field}\r\n" for field in fields)
+    client.send(f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\n{lines}\r\n".encode())
+    for _ in range(5):
+        gateway.wait(1)
+    serve(gateway)
+    assert client.answers()[0].status == 200
+    assert [verdict for verdict, _ in gateway.finished[0].shadow] == [status]
+    got = passed(gateway)
+    assert b"secret" not in got and b"c2VjcmV0" not in got
+    assert (b"Cookie: keep=1\r\n" in got) == ("keep=1" in fields[0])
+
+
 def test_every_verdict_is_told_and_counted() -> None:
     gateway, key = shadow()
     assert ask(gateway, "/", address="192.0.2.66").status == 200
