@@ -71,7 +71,8 @@ class _Room:
 
         def begin(status: str, headers: Any, exc_info: Any = None) -> Any:
             write = start_response(status, headers, exc_info)
-            _check_head(status, headers)
+            if not _STATUS.match(status):  # which Twisted finds out when the first piece is sent
+                raise ValueError(f"{shown(status)} is no status; '200 OK' would be right")
             self._begun = True
             return write
 
@@ -112,14 +113,3 @@ class _Room:
 
     def stopProducing(self) -> None:
         self._free.set()
-
-
-def _check_head(status: str, headers: Any) -> None:
-    """What Twisted finds out only when the first piece is sent.
-
-    :raises ValueError: the status has no reason, or something is not Latin-1 (PEP 3333).
-    """
-    if not _STATUS.match(status):
-        raise ValueError(f"{shown(status)} is no status; '200 OK' would be right")
-    for text in (status, *(text for pair in headers for text in pair)):
-        text.encode("latin-1")
