@@ -56,11 +56,12 @@ def test_keys_come_in_with_their_own_text(path: Path, pepper: Pepper | None) -> 
     assert LONG not in repr(key(1))
 
 
-def test_the_same_file_twice_adds_nothing(path: Path) -> None:
+@pytest.mark.parametrize("pepper", [None, PEPPER])
+def test_the_same_file_twice_adds_nothing(path: Path, pepper: Pepper | None) -> None:
     keys = key(2), key(3, OTHER, "Bob")
-    bring(path, *keys)
+    bring(path, *keys, pepper=pepper)
     before = path.read_bytes()
-    plan = bring(path, *keys)
+    plan = bring(path, *keys, pepper=pepper)
     assert not plan.added and not plan.problems
     assert [each.message.partition(", as ")[0] for each in plan.present] == [
         "this key is there already"

@@ -124,6 +124,11 @@ def test_what_is_wrong(lines: str, message: str) -> None:
     assert message in [str(each)[: len(message)] for each in found.problems]
 
 
+def test_lines_are_counted_within_quotes_too() -> None:
+    found = in_map('"a\nb" one;\n\n# x\n  c two;\nd\n three;')
+    assert [key.place.line for key in found.keys] == [2, 6, 7]
+
+
 def test_another_map_is_none() -> None:
     (problem,) = found_in("map $http_apikey $c { a b; }").problems
     assert str(problem) == (
