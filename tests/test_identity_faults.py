@@ -17,6 +17,9 @@ from twisted.internet.defer import succeed
 from twisted.web.http_headers import Headers
 
 from edgeproxy.asking import Reply
+from edgeproxy.identity.keyfile import parse_line
+from edgeproxy.identity.keyindex import PepperedIndex
+from edgeproxy.identity.pepper import Pepper
 from edgeproxy.testing import MemoryGateway, Way
 from edgeproxy.testing.reactor import EPOCH
 
@@ -81,29 +84,52 @@ def _made(gateway: MemoryGateway, name: str = "good", **more: object) -> bytes:
     return gateway.key(name, **given).encode()  # type: ignore[arg-type]
 
 
-def _keys(field: bytes) -> dict[str, Shows]:
+_PEPPER = Pepper(b"0123456789abcdef")
+
+
+def _imported(gateway: MemoryGateway, name: str = "good", **more: Any) -> bytes:
+    """A key with a text of its own, under a pepper, beside one from before that."""
+    if not isinstance(gateway.gateway.keys.index, PepperedIndex):
+        gateway.gateway.keys.index = PepperedIndex(_PEPPER)
+        gateway.key("from before")
+    credential = f"{name}, known since the old gateway".encode()
+    now = gateway.clock.now() + gateway.clock.epoch
+    line = {
+        "id": name,
+        "name": name,
+        "digest": _PEPPER.digest(credential).hex(),
+        "pepper": _PEPPER.fingerprint,
+        "scopes": ["pay"],
+        "groups": ["staff"],
+    } | {k: now + v if type(v) in (int, float) else v for k, v in more.items()}
+    text = json.dumps(line).encode()
+    assert gateway.gateway.keys.index.add(parse_line(text, 1), text)
+    return credential
+
+
+def _keys(field: bytes, made: Callable[..., bytes] = _made) -> dict[str, Shows]:
     def one(credential: bytes) -> Fields:
         return [field + credential]
 
     return {
         "missing": lambda gateway: [],
-        "malformed": lambda gateway: one(_made(gateway)[:-1]),
+        "malformed": lambda gateway: one(made(gateway)[:-1]),
         "unknown": lambda gateway: one(b"edge_" + b"x" * 63),
-        "expired": lambda gateway: one(_made(gateway, expires=-1)),
-        "not yet valid": lambda gateway: one(_made(gateway, not_before=1)),
-        "revoked": lambda gateway: one(_made(gateway, revoked=True)),
-        "field twice": lambda gateway: one(_made(gateway)) * 2,
+        "expired": lambda gateway: one(made(gateway, expires=-1)),
+        "not yet valid": lambda gateway: one(made(gateway, not_before=1)),
+        "revoked": lambda gateway: one(made(gateway, revoked=True)),
+        "field twice": lambda gateway: one(made(gateway)) * 2,
         "two credentials": lambda gateway: [
-            b"X-API-Key: " + _made(gateway),
-            b"Authorization: Bearer " + _made(gateway, "other"),
+            b"X-API-Key: " + made(gateway),
+            b"Authorization: Bearer " + made(gateway, "other"),
         ],
-        "8 KiB": lambda gateway: one(_made(gateway) + b"x" * 8192),
-        "not ASCII": lambda gateway: one(_made(gateway) + "é".encode()),
-        "lacking a scope": lambda gateway: one(_made(gateway, scopes=["read"])),
-        "lacking a group": lambda gateway: one(_made(gateway, groups=["guests"])),
-        "larger than a head": lambda gateway: one(_made(gateway) + b"x" * 16384),
-        "NUL": lambda gateway: one(_made(gateway) + b"\0"),
-        "line break": lambda gateway: one(_made(gateway) + b"\rX-Consumer-Id: admin"),
+        "8 KiB": lambda gateway: one(made(gateway) + b"x" * 8192),
+        "not ASCII": lambda gateway: one(made(gateway) + "é".encode()),
+        "lacking a scope": lambda gateway: one(made(gateway, scopes=["read"])),
+        "lacking a group": lambda gateway: one(made(gateway, groups=["guests"])),
+        "larger than a head": lambda gateway: one(made(gateway) + b"x" * 16384),
+        "NUL": lambda gateway: one(made(gateway) + b"\0"),
+        "line break": lambda gateway: one(made(gateway) + b"\rX-Consumer-Id: admin"),
     }
 
 
@@ -129,6 +155,18 @@ KINDS: dict[str, Kind] = {
         lambda gateway: [b"Authorization: Bearer " + _made(gateway)],
         _keys(b"Authorization: Bearer "),
         {"empty": _NOT_OURS},
+    ),
+    "an imported key": Kind(
+        route(),
+        lambda gateway: [b"X-API-Key: " + _imported(gateway)],
+        _keys(b"X-API-Key: ", _imported)
+        | {
+            "empty": lambda gateway: [b"X-API-Key:"],
+            "two credentials": lambda gateway: [
+                b"X-API-Key: " + _imported(gateway),
+                b"Authorization: Bearer " + _made(gateway, "other"),
+            ],
+        },
     ),
     "a key, or nobody": Kind(
         route("auth: [api_key, anonymous]"),

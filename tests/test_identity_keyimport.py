@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.identity import keyadmin
-from edgeproxy.identity.keyimport import Findings, Foreign, Place, Plan
+from edgeproxy.identity.keyimport import Findings, Foreign, Place, Plan, Told
 from edgeproxy.identity.keyindex import build
 from edgeproxy.identity.pepper import Pepper
 
@@ -128,6 +128,11 @@ def test_every_problem_is_told_in_order(path: Path) -> None:
     plan = bring(path, key(9, "a"), key(4, "b"), key(5))
     assert [each.place.line for each in plan.problems] == [4, 9]
     assert not path.exists()
+
+
+def test_what_is_told_is_one_line_that_a_terminal_takes() -> None:
+    told = Told(Place("a\x1b[2Jb", 3), "x\r\ny\u202e")
+    assert str(told) == "a\\x1b[2Jb:3: x\\r\\ny\\u202e"
 
 
 def test_with_a_pepper_a_short_key_may_come(path: Path) -> None:

@@ -41,7 +41,11 @@ class Told(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        """One line that every terminal takes, whatever stands in the file."""
+        text = f"{self.place}: {self.message}"
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Foreign(NamedTuple):
