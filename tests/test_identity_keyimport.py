@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -172,3 +175,42 @@ def test_a_file_without_a_last_line_end_is_not_joined(path: Path) -> None:
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     bring(path, key(3, OTHER))
     assert len(build(path.read_bytes())) == 2
+
+
+IMPORTER = """
+import os, sys
+from pathlib import Path
+from edgeproxy.identity import keyadmin, keycsv
+found = keycsv.read(Path(sys.argv[2]).read_text(), "k.csv")
+print("at work", flush=True)
+keyadmin.bring(Path(sys.argv[1]), found, now=0.0, random=os.urandom)
+print("done", flush=True)
+"""
+
+
+def test_killed_at_any_moment_all_keys_are_there_or_none(path: Path, tmp_path: Path) -> None:
+    """Each import is killed a little later than the one before, until one comes to its end."""
+    count, seen = 2000, set()
+    rows = [f"{sha256(b'%d' % number).hexdigest()},n{number}" for number in range(count)]
+    (tmp_path / "k.csv").write_text("\n".join(["key,name", *rows]))
+    bring(path, key(2))
+    command = [sys.executable, "-c", IMPORTER, str(path), str(tmp_path / "k.csv")]
+    for round_ in range(200):
+        made = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert made.stdout is not None and made.stdout.readline() == b"at work\n"
+        timer = threading.Timer(0.005 * round_, made.kill)
+        timer.start()
+        said = made.communicate()[0]
+        timer.cancel()
+        found = len(build(path.read_bytes()))
+        assert found in (1, 1 + count)
+        assert found == 1 + count or said == b""
+        seen.add(found)
+        if said:
+            break
+    assert seen == {1, 1 + count}
+    assert {each.name for each in tmp_path.iterdir()} - {".keys.jsonl.new"} == {
+        "keys.jsonl",
+        "keys.jsonl.lock",
+        "k.csv",
+    }
