@@ -20,7 +20,9 @@ here on the channel is of no importance: a stock ``twisted.web`` site hands in t
 
 :mod:`edgeproxy.resource` takes the exchange through its phases; it is the file to read first. The
 exchange keeps the :mod:`~edgeproxy.snapshot` of the configuration that is in force now, whatever
-is reloaded meanwhile. Host and path are brought into their one form (:mod:`edgeproxy.paths`), and
+is reloaded meanwhile. What the host means on this connection is remembered
+(:mod:`edgeproxy.hostview`); a target that is not plain is taken apart (:mod:`edgeproxy.arriving`).
+Host and path are brought into their one form (:mod:`edgeproxy.paths`), and
 the first route of the one total order that fits is chosen (:mod:`edgeproxy.routing`). What other
 origins' pages may read is told by :mod:`edgeproxy.cors`, which answers preflights too. Where the
 route says from which addresses one may come, that is looked at, then limits by address, and whether
