@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -109,6 +111,29 @@ def test_nobody_else_is(running: RunningGateway) -> None:
         r"handshake refused: localhost from 127\.0\.0\.1: client certificate: signed by itself"
     )
     assert running.log_lines() == []
+
+
+def test_the_alert_arrives(running: RunningGateway) -> None:
+    """Also when the request came at once with the end of the handshake, as clients send it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, sent, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(sent.read())
+                received.write(sock.recv(65536))
+        tls.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.sendall(sent.read())
+        while more := sock.recv(65536):  # to an end in order: a reset raises here
+            received.write(more)
+    with pytest.raises(ssl.SSLError, match="certificate required"):
+        tls.read(1)
 
 
 def test_revoked(running: RunningGateway) -> None:

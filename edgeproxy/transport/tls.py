@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -28,7 +29,7 @@ from edgeproxy.transport.openssl import (
     version,
     wants,
 )
-from edgeproxy.transport.stream import Stream, StreamProtocol
+from edgeproxy.transport.stream import READ_SIZE, Stream, StreamProtocol
 
 _log = Logger()
 
@@ -36,6 +37,8 @@ _log = Logger()
 #: TLS busy (BoringSSL and rustls end it after 32 of them) and pieces of a record that is not whole:
 #: 16 KiB in segments of 88 bytes, the least that Linux sends, are 190.
 FRUITLESS = 1000
+#: Reads of what came after a handshake that has failed.
+_REST = 4
 
 
 class TLSStream(Stream):
@@ -135,8 +138,18 @@ class TLSStream(Stream):
             self._wait_to_write()
         elif need is not Wants.READ:
             self._refused(need)
+            self._take_rest()
             self._drop(False)
         return False
+
+    def _take_rest(self) -> None:
+        """Read what has come: closing a socket with something unread resets the connection, and
+        many clients then never see the alert that says why. A client of TLS 1.3 sends its request
+        before it hears that its certificate was refused."""
+        with suppress(OSError):
+            for _ in range(_REST):
+                if not self.socket.recv(READ_SIZE):
+                    break
 
     def _refused(self, need: Wants | str) -> None:
         """The handshake has failed; told where the client was asked for a certificate."""
