@@ -50,6 +50,12 @@ def test_the_last_use_is_remembered() -> None:
     record = index.find(credential(1), 61.5)
     assert record is not None
     assert record.used == 61.5
+    for now in (61.6, 62.4):
+        assert index.find(credential(1), now) is record
+        assert record.used == 61.5  # to the second
+    for now in (62.5, 60.5):  # a clock may be set back
+        assert index.find(credential(1), now) is record
+        assert record.used == now
 
 
 @settings(max_examples=200, deadline=None)

@@ -38,13 +38,16 @@ class KeyIndex:
     collected; `stale` tells that it was changed since whoever keeps it has set that to False.
     """
 
-    __slots__ = ("_records", "_shards", "_used", "count", "last", "stale")
+    __slots__ = ("_records", "_second", "_shards", "_used", "count", "last", "stale")
 
     def __init__(self) -> None:
         self.count = 0
         self.last: dict[str, int] = {}
         self.stale = False
         self._used: dict[bytes, KeyRecord] = {}
+        # When keys are used, to the second: one number for all uses in it. A number for each would
+        # be memory of its own, looked up for each of thousands of callers, and let go of again.
+        self._second = 0.0
         self._records: list[KeyRecord] = []  # those in `_used`, which can be run over in steps
         self._shards: list[dict[bytes, bytes]] = [{} for _ in range(_SHARDS)]
 
@@ -52,7 +55,7 @@ class KeyIndex:
         return self.count
 
     def find(self, credential: bytes, now: float) -> KeyRecord | None:
-        """The record of a key, whatever its state, marked as used at `now`; None if unknown.
+        """The record of a key, whatever its state, marked as used in this second; None if unknown.
 
         `now`: seconds since 1970. The credential may be any bytes.
         """
@@ -62,7 +65,9 @@ class KeyIndex:
             record = self._first(digest)
             if record is None:
                 return None
-        record.used = now
+        if not self._second <= now < self._second + 1.0:
+            self._second = now
+        record.used = self._second
         return record
 
     def _first(self, digest: bytes) -> KeyRecord | None:
@@ -137,7 +142,9 @@ class PepperedIndex(KeyIndex):
             other = self._used.get(digest) or self._first(digest)
             record = record or other
         if record is not None:
-            record.used = now
+            if not self._second <= now < self._second + 1.0:
+                self._second = now
+            record.used = self._second
         return record
 
     def add(self, record: KeyRecord, line: bytes) -> bool:
