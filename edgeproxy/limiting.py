@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 def by_address(exchange: Exchange, route: Route) -> list[Window]:
     """Limits by address stand before identity, so that guessing is limited too."""
-    caller = network_of(exchange.client)
-    now = exchange.now
-    windows = [limit.table.window(caller, limit.rate, now) for limit in route.address_limits]
+    windows = of_address(exchange, route)
     _check(exchange, windows, route.address_limits)
     return windows
+
+
+def of_address(exchange: Exchange, route: Route) -> list[Window]:
+    """The windows of the address, unchecked. None may be kept while its request waits: an empty
+    one may have left its table by then."""
+    caller = network_of(exchange.client)
+    now = exchange.now
+    return [limit.table.window(caller, limit.rate, now) for limit in route.address_limits]
 
 
 def hold(exchange: Exchange, route: Route, before: list[Window] | None) -> None:
@@ -55,8 +61,11 @@ def _check(exchange: Exchange, windows: list[Window], limits: tuple[Limit, ...])
     if refusing:
         _refuse(exchange, windows, refusing)
     for window, is_full in zip(windows, full, strict=True):
-        if is_full:
-            exchange.shadowed(429, f"429 limit {window.terms.name}")
+        if not is_full:
+            continue
+        what = f"429 limit {window.terms.name}"
+        if (429, what) not in exchange.shadow:  # what has waited is looked at twice
+            exchange.shadowed(429, what)
 
 
 def _refuse(exchange: Exchange, windows: list[Window], refusing: list[Window]) -> None:

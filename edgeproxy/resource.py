@@ -312,7 +312,9 @@ class ReverseProxyResource(Resource):
 
         def go_on() -> None:
             try:
-                self._admit(exchange, route, view, windows)
+                # Others of its address may have been let in while it waited.
+                again = limiting.by_address(exchange, route) if windows else None
+                self._admit(exchange, route, view, again)
             except Exception as error:
                 self._fail(exchange, error)
 
@@ -327,7 +329,7 @@ class ReverseProxyResource(Resource):
                     go_on()
                 return
             if windows and isinstance(error, GatewayError):
-                limiting.charge(exchange, windows, exchange.now)
+                limiting.charge(exchange, limiting.of_address(exchange, route), exchange.now)
             self._fail(exchange, error)
 
         now = exchange.started + self._clock.epoch

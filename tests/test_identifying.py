@@ -17,7 +17,8 @@ from edgeproxy.testing import Ending, MemoryGateway
 
 CONFIGURATION = """
 upstreams: { users: http://10.0.0.1:9001 }
-limits: { few: { rate: 2/min, by: address }, one: { rate: 1/min }, two: { rate: 2/min } }
+limits: { few: { rate: 2/min, by: address }, soft: { rate: 1/min, by: address, shadow: true },
+  one: { rate: 1/min }, two: { rate: 2/min } }
 routes: { api.example.com: { /: { to: users, scopes: [read], limit: few } } }
 """
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -166,6 +167,45 @@ def test_over_a_limit_after_waiting() -> None:
         gateway.reactor.settle()
         assert client.answers()[0].status == status
         assert len(tokens.asked) == number + 1  # it came as far as identity
+
+
+def test_those_that_wait_together_do_not_pass_a_limit_by_address_together() -> None:
+    tokens = Tokens()
+    gateway = gateway_with(tokens)
+    clients = [ask(gateway, f"Authorization: Bearer {number}") for number in range(4)]
+    for _, deferred in tokens.asked:
+        deferred.callback(ANN)
+    gateway.reactor.settle()
+    for wire in gateway.services["10.0.0.1", 9001].connections:
+        wire.send(OK)
+    gateway.reactor.settle()
+    assert [client.answers()[0].status for client in clients] == [200, 200, 429, 429]
+
+
+def test_a_limit_in_shadow_is_noted_once_by_what_waited() -> None:
+    tokens = Tokens()
+    gateway = gateway_with(tokens, limit="soft")
+    for number in range(2):
+        client = ask(gateway, "Authorization: Bearer a")
+        tokens.asked[number][1].callback(ANN)
+        gateway.reactor.settle()
+        gateway.services["10.0.0.1", 9001].connections[0].send(OK)
+        assert client.answers()[0].status == 200
+    assert [each.shadow for each in gateway.finished] == [(), ((429, "429 limit soft"),)]
+
+
+def test_what_waits_is_charged_where_its_address_is_counted_then() -> None:
+    """The window that was looked at first was empty, and has left the table since."""
+    tokens = Tokens()
+    gateway = gateway_with(tokens)
+    for number in range(2):
+        ask(gateway, f"Authorization: Bearer {number}")
+        for other in range(4):  # each newcomer takes dead windows out
+            client = gateway.client(f"198.51.100.{4 * number + other}")
+            client.send(b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+    for _, deferred in tokens.asked:
+        deferred.errback(Failure(invalid("unknown token")))
+    assert ask(gateway, "Authorization: Bearer a").answers()[0].status == 429
 
 
 def test_what_breaks_later_is_our_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:
