@@ -20,7 +20,9 @@ from edgeproxy.http1.grammar import HeadLimits, parse_request, parse_response
 
 HOP = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade",
        "http2-settings", "proxy-authenticate", "proxy-authorization"]  # fmt: skip
-OURS = ["x-request-id", *IDENTITY, *FORWARDING, "x-mapped-role"]
+#: Kong's, which services may still believe, and anything else that begins so.
+FAMILY = ["x-consumer-username", "x-consumer-custom-id", "x-consumer-"]
+OURS = ["x-request-id", *IDENTITY, *FAMILY, *FORWARDING, "x-mapped-role"]
 
 
 @st.composite
@@ -76,7 +78,7 @@ def test_hop_by_hop_fields_of_an_answer(sent: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("name", [
-    b"X-Auth-Token", b"X-Consumer", b"X-Consumer-Idx", b"XConsumerId", b"X-Forwarded-Proton",
+    b"X-Auth-Token", b"X-Consumer", b"X-Consumers-Id", b"XConsumerId", b"X-Forwarded-Proton",
     b"Client-Certs", b"Hos", b"Hostx",
 ])  # fmt: skip
 def test_others_are_the_applications(name: bytes) -> None:

@@ -59,6 +59,10 @@ IDENTITY = (
     "client-cert-chain",
 )
 
+#: What further ones begin with. Services that stood behind other gateways believe more of them
+#: than we write: Kong says X-Consumer-Username and X-Consumer-Custom-ID.
+IDENTITY_FAMILY = "x-consumer-"
+
 FORWARDING = (
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -82,10 +86,14 @@ class FieldTable:
     """The fields that matter on one side, by name.
 
     ``kinds`` maps names in lower case; ``fold`` lists those that are also recognised with ``_``
-    or another mark written for ``-``, see :data:`FOLD`.
+    or another mark written for ``-``, see :data:`FOLD`. ``reserved`` is what names begin with,
+    so written, that are reserved whatever follows.
     """
 
-    def __init__(self, kinds: dict[str, Kind], fold: Iterable[str] = ()) -> None:
+    def __init__(
+        self, kinds: dict[str, Kind], fold: Iterable[str] = (), reserved: tuple[str, ...] = ()
+    ) -> None:
+        self._reserved = tuple(name.encode("ascii") for name in reserved)
         self._names = {name.encode("ascii"): kind for name, kind in kinds.items()}
         self._folded = {name.encode("ascii"): kinds[name] for name in fold if "-" in name}
         #: Lines met before that are well-formed and mean nothing to us. Clients and services
@@ -101,7 +109,10 @@ class FieldTable:
         lower = name.lower()
         kind = self._names.get(lower)
         if kind is None and self._folded:
-            kind = self._folded.get(name.translate(FOLD))
+            folded = name.translate(FOLD)
+            kind = self._folded.get(folded)
+            if kind is None and folded.startswith(self._reserved):
+                kind = Kind.RESERVED
         return kind
 
     def read(self, line: bytes) -> tuple[Kind | None, bytes] | None:
@@ -166,7 +177,8 @@ def request_fields(reserved: Iterable[str] = ()) -> FieldTable:
         "traceparent": Kind.TRACE,
         "via": Kind.VIA,
     }
-    return FieldTable(kinds, fold=(*guarded, *forwarding, "x-request-id"))
+    fold = (*guarded, *forwarding, "x-request-id")
+    return FieldTable(kinds, fold, reserved=(IDENTITY_FAMILY,))
 
 
 def response_fields(*, hide_software: bool = True) -> FieldTable:
