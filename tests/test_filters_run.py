@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from asyncio import CancelledError as CancelledByAsyncio
 from typing import Any
 
 import pytest
@@ -13,6 +14,65 @@ from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.filters import Answer, Filter, LogEntry, Refuse, Request, Response
 from edgeproxy.filters.run import Run
 from edgeproxy.testing import FilterHarness, MemoryGateway, Way
+
+
+class Odd(Refuse):
+    """Without the constructor of what it is."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def changed(given: Any, **members: Any) -> Any:
+    for name, value in members.items():
+        setattr(given, name, value)
+    return given
+
+
+SPOILT = [
+    changed(Refuse(403, "No."), status="403"),
+    changed(Refuse(403, "No."), detail=None),
+    Odd(),
+    changed(Answer(200, body="x"), status=204),
+    changed(Answer(200), body="text"),
+    changed(Answer(200), lines=["A: b"]),
+    changed(Answer(200), lines=[b"A: b\r\nC: d"]),
+]
+
+
+@pytest.mark.parametrize("hook", ["on_request", "on_upstream_request", "on_response"])
+@pytest.mark.parametrize("given", SPOILT, ids=range(len(SPOILT)))
+def test_an_answer_that_was_spoilt_is_a_failure_of_its_filter(hook: str, given: Any) -> None:
+    def ask(self: Any, request: Request) -> Any:
+        return given
+
+    def respond(self: Any, request: Request, response: Response) -> Any:
+        return given
+
+    made = type("Spoils", (Filter,), {hook: respond if hook == "on_response" else ask})
+    seen = FilterHarness(made).request()
+    assert seen.status == 500
+    assert seen.log["reason"] == "filter spoils: TypeError"
+
+
+class Leaves(BaseException):
+    """Not an Exception, as asyncio's CancelledError."""
+
+
+@pytest.mark.parametrize("error", [Leaves, CancelledByAsyncio, GeneratorExit, SystemExit])
+def test_whatever_a_filter_raises_is_its_failure(error: type[BaseException]) -> None:
+    class Raises(Filter):
+        def on_request(self, request: Request) -> None:
+            if request.path == "/in":
+                raise error
+
+        def on_log(self, request: Request, entry: LogEntry) -> None:
+            raise error
+
+    harness = FilterHarness(Raises)
+    assert harness.request(path="/in").log["reason"] == f"filter raises: {error.__name__}"
+    assert harness.request(path="/").status == 200
+    assert harness.gateway.gateway.filters.counts["raises"].errors == 3
 
 
 class Tenant(Filter):

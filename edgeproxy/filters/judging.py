@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from edgeproxy.errors import GatewayError, Source
-from edgeproxy.filters.contract import Answer, Refuse
+from edgeproxy.filters.contract import BODILESS, Answer, Refuse
 from edgeproxy.filters.pending import TimedOut
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _log = Logger()
 _FAILED = "The gateway failed to handle this request."
 _SLOW = "The gateway could not decide about this request in time."
+
+_SPOILT = (
+    "a hook gave {name} that is not as its constructor makes it: call `super().__init__` in a "
+    "class of your own, and change nothing in it"
+)
 
 #: What becomes of a request after a hook: an answer in its place, or a refusal.
 Verdict = Answer | GatewayError
@@ -29,7 +34,10 @@ def judge(entry: Entry, exchange: Exchange, result: object) -> Verdict | None:
         return None
     counts = entry.counts
     verdict: Verdict
-    if isinstance(result, Refuse):
+    if isinstance(result, Answer | Refuse) and not _whole(result):
+        counts.errors += 1
+        verdict = failed(entry, exchange, TypeError(_SPOILT.format(name=type(result).__name__)))
+    elif isinstance(result, Refuse):
         counts.refused += 1
         verdict = GatewayError(
             result.status,
@@ -57,6 +65,20 @@ def judge(entry: Entry, exchange: Exchange, result: object) -> Verdict | None:
     counts.shadowed += 1
     exchange.shadowed(verdict.status, f"filter {entry.name}: {_told(verdict)}")
     return None
+
+
+def _whole(result: Answer | Refuse) -> bool:
+    """Whether it can be sent: a filter may have changed it since, or a constructor of its own."""
+    status, lines = getattr(result, "status", None), getattr(result, "lines", None)
+    if type(status) is not int or not isinstance(lines, list):
+        return False
+    if not all(type(line) is bytes and b"\n" not in line for line in lines):
+        return False
+    if isinstance(result, Refuse):
+        said = getattr(result, "detail", None), getattr(result, "reason", None)
+        return 400 <= status <= 599 and all(isinstance(each, str) for each in said)
+    body = getattr(result, "body", None)
+    return 200 <= status <= 599 and type(body) is bytes and not (body and status in BODILESS)
 
 
 def failed(entry: Entry, exchange: Exchange, result: object) -> GatewayError:

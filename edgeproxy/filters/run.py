@@ -150,7 +150,9 @@ class Run(Request):
             began = perf_counter()
             try:
                 result = hook(*given)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # asyncio.CancelledError, SystemExit
                 counts.seconds += perf_counter() - began
                 result = error
             else:

@@ -42,7 +42,9 @@ def _tell(run: Run, entry: Entry, hook: Callable[..., Any], log: LogEntry) -> No
     began = perf_counter()
     try:
         result = hook(run, log)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # asyncio.CancelledError, SystemExit
         result = error
     counts.seconds += perf_counter() - began
     if isinstance(result, Deferred) or iscoroutine(result):
