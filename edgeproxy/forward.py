@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import GatewayError, Source, malformed
@@ -218,14 +218,19 @@ def _forwarded_pairs(head: RequestHead) -> list[tuple[bytes, bytes]]:
 
 
 def _node_address(node: bytes) -> str | None:
-    """The address of a node of a chain; ``None`` for one that hides it, or is none."""
+    """The address of a node of a chain; ``None`` for one that hides it, or is none.
+
+    An IPv4 address is never in its IPv6 form, in which a proxy that listens on ``[::]`` may write
+    it: limits would count all of them as one network.
+    """
     match = _NODE.match(node)
     if match is None:
         return None
     try:
-        return str(ip_address((match[1] or match[2] or match[3]).decode("ascii")))
+        found = ip_address((match[1] or match[2] or match[3]).decode("ascii"))
     except ValueError:
         return None
+    return str((found.ipv4_mapped if isinstance(found, IPv6Address) else None) or found)
 
 
 def vouched_lines(

@@ -232,6 +232,8 @@ class ReverseProxyResource(Resource):
         exchange.cors = route.cors.answering(head.lines, asked.method)
         if path.slash or b";" in path.decoded:
             check_doubtful(path, route, view.tables, asked.method, head)
+        if route.addresses is not None:
+            check_address(route, route.addresses, exchange)
         if route.address_limits:
             limiting.charge(exchange, limiting.by_address(exchange, route), exchange.now)
         lines, exchange.reason = route.cors.allowing(asked)

@@ -314,6 +314,17 @@ def test_trusted_proxies_say_who_the_client_is(address: str, client: str, status
     assert ask(gateway, "/inside", *fields, address=address).status == status
 
 
+@pytest.mark.parametrize("form", ["{}", "::ffff:{}", "[::ffff:{}]:4711"])
+def test_ipv4_clients_behind_a_proxy_are_counted_apart(form: str) -> None:
+    """A proxy that listens on [::] may write them in their IPv6 form."""
+    gateway = MemoryGateway(RANGES)
+    for client in ("192.0.2.1", "192.0.2.2"):
+        fields = [f"X-Forwarded-For: {form.format(client)}, ::ffff:203.0.113.6"]
+        for status in (200, 429):
+            assert ask(gateway, "/open", *fields, address="203.0.113.5").status == status
+        assert gateway.finished[-1].client == client
+
+
 # -- shadow mode ---------------------------------------------------------------------------------
 
 SHADOW = """

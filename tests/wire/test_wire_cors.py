@@ -237,6 +237,15 @@ def test_limits_by_address_hold_for_preflights(quick: Make) -> None:
         assert one(gateway, asks("/limited", "GET"), "OPTIONS").status == 204
 
 
+def test_where_nobody_may_come_from_preflights_may_not(quick: Make) -> None:
+    gateway = quick(
+        f"upstreams: {{ u: http://10.0.0.1:9001 }}\n"
+        f"routes: {{ {HOST}: {{ /: {{ to: u, cors: {APP}, deny: 192.0.2.0/24 }} }} }}"
+    )
+    found = one(gateway, asks("/", "GET"), "OPTIONS")
+    assert (found.status, found.field("access-control-allow-methods")) == (403, None)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/users//x", 400), ("/users/%2e%2e/x", 400), ("/users/a%2fb", 400), ("/us%65rs", 204)],
