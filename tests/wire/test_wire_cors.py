@@ -239,8 +239,8 @@ def test_limits_by_address_hold_for_preflights(quick: Make) -> None:
 
 def test_where_nobody_may_come_from_preflights_may_not(quick: Make) -> None:
     gateway = quick(
-        f"upstreams: {{ u: http://10.0.0.1:9001 }}\n"
-        f"routes: {{ {HOST}: {{ /: {{ to: u, cors: {APP}, deny: 192.0.2.0/24 }} }} }}"
+        "upstreams: { u: http://10.0.0.1:9001 }\n"
+        f"routes: {{ api.example.com: {{ /: {{ to: u, cors: {APP}, deny: 192.0.2.0/24 }} }} }}"
     )
     found = one(gateway, asks("/", "GET"), "OPTIONS")
     assert (found.status, found.field("access-control-allow-methods")) == (403, None)
