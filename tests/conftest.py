@@ -29,6 +29,9 @@ from edgeproxy import quickstart
 from edgeproxy.identity import keyadmin
 from edgeproxy.identity.apikey import RANDOM_BYTES
 
+# Commands are tried as users have them, whose output Python holds back until it is flushed.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 #: The program of a package, where it has another name.
 _PROGRAMS = {
     "redis-server": "redis-server",

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from cli_support import call, called
@@ -187,7 +188,7 @@ def test_an_init_waits_for_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", [">&-", ">/dev/full"])
 @pytest.mark.parametrize("option", ["", "--json"])
 def test_a_key_that_nobody_would_see_is_not_made(tmp_path: Path, way: str, option: str) -> None:
-    failed = run("sh", "-c", f"{BIN}/edgeproxy init {tmp_path}/shop {option} {way}")
+    failed = run("sh", "-c", f"{quote(str(BIN))}/edgeproxy init {tmp_path}/shop {option} {way}")
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1
     assert ("nothing is done" if way == ">&-" else "nothing was left behind") in failed.stderr

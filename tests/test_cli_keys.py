@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from cli_support import call, called, write
@@ -204,7 +205,7 @@ def test_the_last_use_is_listed(keys: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["", "--json"])
 def test_a_credential_that_nobody_would_see(keys: Path, option: str) -> None:
     """With standard output closed no key is made; where printing fails it is revoked."""
-    edgeproxy = BIN / "edgeproxy"
+    edgeproxy = quote(str(BIN / "edgeproxy"))
     first = called("keys", "add", "first").strip().split("_")[1]
     for what in ("add second", f"rotate {first}"):
         closed = run("sh", "-c", f"{edgeproxy} keys {what} {option} >&-", cwd=keys.parent)

@@ -78,3 +78,12 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path: object) -> None:
 
     done = run("sh", "-c", f"{quote(str(BIN / 'edgeproxy'))} --help | head -n 1")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["--help", "keys --help", "completion bash"])
+def test_output_that_is_not_taken_is_one_line(command: str) -> None:
+    from running_support import BIN
+
+    done = run("sh", "-c", f"{quote(str(BIN / 'edgeproxy'))} {command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "edgeproxy: No space left on device\n"

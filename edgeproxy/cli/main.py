@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -73,4 +74,21 @@ def main() -> None:
     """The entry point ``edgeproxy``."""
     if sys.platform == "win32":
         sys.exit("edgeproxy runs on Linux and macOS; Windows is not supported")
-    cli.main(prog_name="edgeproxy")
+    status: str | int | None = 0
+    try:
+        cli.main(prog_name="edgeproxy")
+    except SystemExit as end:
+        status = end.code
+    except OSError as error:  # printing help, where no command is there yet to tell of it
+        failed_at(error).show()
+        status = 1
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python would try again as it ends, and tell of it by a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not status and not isinstance(error, BrokenPipeError):
+            failed_at(error).show()
+        status = status or 1
+    sys.exit(status)
