@@ -54,7 +54,6 @@ class Issuer:
         self._settings = settings
         self._get = get
         self._begun = 0.0
-        self._work: Deferred[None] | None = None
         self._flights: Flights[None] = Flights(reactor)
         said = settings.said.jwks
         self._fixed = said if isinstance(said, str) else None
@@ -87,15 +86,9 @@ class Issuer:
                 return _done()  # it has landed already
         return self._flights.join("keys", _done)
 
-    def stop(self) -> None:
-        """Nobody will ask any more."""
-        if self._work is not None:
-            self._work.cancel()
-
     def _fetch(self, now: float) -> Deferred[None]:
         work: Deferred[KeySet] = self._load(now)
         done: Deferred[None] = work.addCallback(self._loaded, now)
-        self._work = done
         return done.addErrback(self._failed)
 
     @inlineCallbacks
@@ -131,7 +124,6 @@ class Issuer:
         return found
 
     def _loaded(self, found: KeySet, now: float) -> None:
-        self._work = None
         self.keys = found.after(self.keys)
         self.fetched = now
         self.due = now + FRESH
@@ -143,7 +135,7 @@ class Issuer:
 
     def _failed(self, failure: Failure) -> None:
         """What was fetched before stays in use, as long as it is good."""
-        self._work = self._discovered = None
+        self._discovered = None
         self.late = float("inf")  # nobody waits for what may not come, while the old ones serve
         known, error = bool(self.error), failure.value
         if isinstance(error, FetchError):

@@ -57,10 +57,6 @@ class Tokens(Credential):
         if self.issuer is not None:
             self.issuer.refresh(self._now())
 
-    def stop(self) -> None:
-        if self.issuer is not None:
-            self.issuer.stop()
-
     def recall(self, digest: bytes, now: float) -> Principal | None:
         issuer = self.issuer
         if issuer is not None and (now >= issuer.due or now >= issuer.late or now >= issuer.until):

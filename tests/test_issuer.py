@@ -146,15 +146,3 @@ def test_old_keys_outlive_rubbish(
     assert keys is not None
     assert found.keys.keys[0] is keys.keys[0]  # the same key: what it has verified stays
     assert said[1:] == ["again"]
-
-
-def test_stopped(reactor: Reactor, origin: Origin) -> None:
-    origin.hangs, origin.by_path[DISCOVERY] = True, b""
-    found = issuer(reactor, origin)
-    waiting = found.refresh(NOW)
-    reactor.turn_until(lambda: origin.sent)
-    found.stop()
-    assert waiting is not None
-    reactor.until(waiting)
-    reactor.turn_until(origin.closed.is_set)
-    assert found.keys is None

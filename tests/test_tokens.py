@@ -700,3 +700,14 @@ def test_a_reload_keeps_keys_of_the_same_source(
     fetched.issuer = fetched.credential.issuer
     fetched.issuer._get = Fetcher(fetched.turning, fetched.origin.authority).get
     assert fetched.status(fetched.fresh()) == status
+
+
+def test_a_reload_lets_those_who_wait_have_the_keys(fetched: Fetched) -> None:
+    credentials = fetched.gateway.gateway.credentials
+    credentials.start()
+    client = ask(fetched.gateway, f"Authorization: Bearer {fetched.fresh()}", path="/page")
+    said = {"jwt": ISSUER, "audience": ["shop", "till"], "jwks": fetched.origin.url + "/keys"}
+    text = ROUTES.replace("AUTH", "partner") + f"auth: {json.dumps({'partner': said})}"
+    credentials.use(credentials.build(parse(text)))
+    fetched.settle()
+    assert client.answers()[0].status == 200
