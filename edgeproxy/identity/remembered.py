@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from edgeproxy.identity.jwk import Key
 from edgeproxy.identity.principal import Principal
 
@@ -25,7 +27,8 @@ class Remembered:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._found: dict[bytes, Verified] = {}
+        # A plain dict looks for its first entry behind all that were taken out before it.
+        self._found: OrderedDict[bytes, Verified] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -41,5 +44,5 @@ class Remembered:
     def add(self, digest: bytes, verified: Verified) -> None:
         """Remember one."""
         if digest not in self._found and len(self._found) >= self._most:
-            del self._found[next(iter(self._found))]
+            self._found.popitem(last=False)
         self._found[digest] = verified
