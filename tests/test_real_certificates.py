@@ -25,7 +25,7 @@ NOW = datetime.now(UTC)
 BOUND = 20.0
 """Milliseconds."""
 TRIES = 3
-ROUNDS, HANDSHAKES = 9, 150
+ROUNDS, HANDSHAKES = 9, 300
 
 
 def _issued(number: int) -> Issued:
@@ -151,7 +151,8 @@ def test_what_a_handshake_costs(probed: Probed, tmp_path: Path, development: Dev
                 costs[kind].append((used.used() - before) / HANDSHAKES * 1e6)
     finally:
         beside.child.end()
-    found = {kind: statistics.median(each) for kind, each in costs.items()}
+    # The kernel tells time in steps of 10 ms: of all rounds together.
+    found = {kind: statistics.fmean(each) for kind, each in costs.items()}
     five = found[5, 5]
     for (count, asked), cost in found.items():
         print(
