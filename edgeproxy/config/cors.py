@@ -66,12 +66,7 @@ def _method(value: str) -> str:
 
 def _age(value: Any) -> int:
     """Seconds; 0: browsers ask before every request."""
-    if not isinstance(value, bool) and value in (0, "0", "0s"):
-        return 0
-    found = units.duration(value, _LONGEST)
-    if not found.is_integer():
-        raise ValueError(f"{units.shown(value)} is not whole seconds; write it as 10m or 1h")
-    return int(found)
+    return units.age(value, _LONGEST)
 
 
 Origin = Annotated[

@@ -18,15 +18,10 @@ _LONGEST = 2 * units.LONGEST
 
 def _age(value: Any) -> int:
     """Seconds; 0 takes back what browsers have remembered (RFC 6797 6.1.1)."""
-    if not isinstance(value, bool) and value in (0, "0", "0s"):
-        return 0
     try:
-        found = units.duration(value, _LONGEST)
+        return units.age(value, _LONGEST)
     except ValueError as error:
         raise ValueError(f"{error}; 365d is usual, and 0 takes back what was said") from None
-    if not found.is_integer():
-        raise ValueError(f"{units.shown(value)} is not whole seconds; write it as 1h, 30d or 365d")
-    return int(found)
 
 
 Age = Annotated[

@@ -94,6 +94,16 @@ def duration(value: object, longest: float = LONGEST) -> float:
     return seconds
 
 
+def age(value: object, longest: float = LONGEST) -> int:
+    """Whole seconds for which browsers remember something, `longest` at most; 0 for not at all."""
+    if not isinstance(value, bool) and value in (0, "0", "0s"):
+        return 0
+    seconds = duration(value, longest)
+    if not seconds.is_integer():
+        raise ValueError(f"{shown(value)} is not whole seconds; write it as 10m, 1h or 365d")
+    return int(seconds)
+
+
 def size(value: object) -> int:
     """Bytes from `10MiB`, `64k`, or a number of bytes."""
     octets = _number(value)

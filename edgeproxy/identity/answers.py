@@ -4,6 +4,7 @@ drives out a caller who is known."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -29,9 +30,10 @@ class Answers(Generic[T]):
     def __init__(self, most: int = MOST, most_refused: int = MOST_REFUSED) -> None:
         self._most = most
         self._most_refused = most_refused
-        self._known: dict[bytes, Known[T]] = {}
+        # A plain dict looks for its first entry behind all that were taken out before it.
+        self._known: OrderedDict[bytes, Known[T]] = OrderedDict()
         #: The reason, and until when.
-        self._refused: dict[bytes, tuple[str, float]] = {}
+        self._refused: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -64,7 +66,7 @@ class Answers(Generic[T]):
         self._refused.pop(digest, None)
         self._known.pop(digest, None)
         if len(self._known) >= self._most:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
         self._known[digest] = known
 
     def refuse(self, digest: bytes, reason: str, until: float) -> None:
@@ -72,5 +74,5 @@ class Answers(Generic[T]):
         self._known.pop(digest, None)
         self._refused.pop(digest, None)
         if len(self._refused) >= self._most_refused:
-            del self._refused[next(iter(self._refused))]
+            self._refused.popitem(last=False)
         self._refused[digest] = reason, until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,9 +51,9 @@ class Audience:
         self._most = most
         #: How many were signed.
         self.signed = 0
-        self._sent: dict[Principal, Line] = {}
+        self._sent: OrderedDict[Principal, Line] = OrderedDict()
         #: What is known of a caller -> its token: several principals may say the same.
-        self._made: dict[tuple[Any, ...], Line] = {}
+        self._made: OrderedDict[tuple[Any, ...], Line] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -101,8 +102,8 @@ class Audience:
         return Line(issued, issued + self._lifetime / 2, line)
 
 
-def _remember(table: dict[Any, Line], key: Any, line: Line, most: int) -> None:
+def _remember(table: OrderedDict[Any, Line], key: Any, line: Line, most: int) -> None:
     """Put it in; the one that has been there longest makes room."""
     if table.pop(key, None) is None and len(table) >= most:
-        del table[next(iter(table))]
+        table.popitem(last=False)  # a plain dict would look for its first entry
     table[key] = line
