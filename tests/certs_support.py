@@ -16,6 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from OpenSSL import SSL
 
+from edgeproxy.certs.contexts import ServerTLS
+from edgeproxy.certs.names import NameMap
+from edgeproxy.certs.scan import scan
+
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 TLS12 = SSL.TLS1_2_VERSION
@@ -229,3 +233,14 @@ def read(end: SSL.Connection) -> bytes:
         return end.recv(65536)
     except SSL.WantReadError:
         return b""
+
+
+def name_map(*issued: Issued, default: str | None = None) -> NameMap:
+    files = {str(n): one.full + one.key for n, one in enumerate(issued)}
+    found = scan(files, NOW)
+    assert found.problems == ()
+    return NameMap(found.chains, default, NOW)
+
+
+def meet(server: ServerTLS, version: int, name: bytes | None, **options: object) -> Handshake:
+    return handshake(server.context, client_context(version, **options), name)

@@ -53,11 +53,11 @@ class CPU:
     """The processor time of a process, in seconds."""
 
     def __init__(self, pid: int) -> None:
-        self._stat = Path(f"/proc/{pid}/stat")
+        # As clock_getcpuclockid(3) makes it. In nanoseconds, while /proc counts ticks of 10 ms.
+        self._clock = (~pid << 3) | 2
 
     def used(self) -> float:
-        fields = self._stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
+        return time.clock_gettime(self._clock)
 
 
 def served(port: int, name: str) -> str:

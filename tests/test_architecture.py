@@ -180,7 +180,9 @@ EXCEPTED = {
     "edgeproxy.config.schema": "prints the schema when it is run as a program",
 }
 
-PRIVATE_BINDING = frozenset({"edgeproxy.certs.contexts", "edgeproxy.transport.openssl"})
+PRIVATE_BINDING = frozenset(
+    {"edgeproxy.certs.contexts", "edgeproxy.certs.posture", "edgeproxy.transport.openssl"}
+)
 
 
 @cache

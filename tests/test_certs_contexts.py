@@ -15,15 +15,17 @@ from certs_support import (
     TLS12,
     TLS13,
     Handshake,
-    Issued,
     client_context,
     handshake,
     intermediate,
     issue,
     key,
+    meet,
+    name_map,
     pump,
     read,
 )
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -32,7 +34,7 @@ from twisted.logger import globalLogPublisher
 from edgeproxy.certs import contexts, loading
 from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.names import NameMap
-from edgeproxy.certs.scan import scan
+from edgeproxy.transport.openssl import Pair
 
 VERSIONS = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
 
@@ -51,21 +53,10 @@ def lines(events: list[dict]) -> list[str]:
     ]
 
 
-def name_map(*issued: Issued, default: str | None = None) -> NameMap:
-    files = {str(n): one.full + one.key for n, one in enumerate(issued)}
-    found = scan(files, NOW)
-    assert found.problems == ()
-    return NameMap(found.chains, default, NOW)
-
-
 A = issue(["a.example", "127.0.0.1"], intermediate(), private=key("ECDSA", 1))
 A_RSA = issue(["a.example"], intermediate(), private=key("RSA"))
 B = issue(["b.example"], private=key("ECDSA", 2))
 WILD = issue(["*.example"], private=key("ECDSA", 3))
-
-
-def meet(server: ServerTLS, version: int, name: bytes | None, **options: object) -> Handshake:
-    return handshake(server.context, client_context(version, **options), name)
 
 
 @VERSIONS
@@ -78,6 +69,42 @@ def test_each_name_gets_its_certificate_with_its_chain(version: int) -> None:
     assert meet(server, version, b"B.Example.").served == B.pem
     assert meet(server, version, b"B.Example.").server.get_app_data() == "b.example"
     assert meet(server, version, b"c.example").served == WILD.pem
+
+
+@VERSIONS
+def test_names_of_one_issuer_share_a_context_and_show_their_own_certificates(version: int) -> None:
+    beside = issue(["c.test"], intermediate(), private=key("ECDSA", 4))
+    other = issue(["d.test"], intermediate(), private=key("RSA"))
+    server = ServerTLS(name_map(A, beside, other, B, WILD))
+    contexts_of = {entry.name: served.context for entry, served in server._live.served.items()}
+    assert contexts_of["a.example"] is contexts_of["c.test"] is contexts_of["d.test"]
+    assert contexts_of["b.example"] is contexts_of["*.example"] is not contexts_of["a.example"]
+    for _ in range(2):  # met for the first time, and known
+        for one in (A, beside, other):
+            met = meet(server, version, one.names[0].encode())
+            assert met.chain == [one.pem, intermediate().pem]
+        assert meet(server, version, b"b.example").chain == [B.pem]
+
+
+def test_a_shared_context_goes_with_the_last_certificate_that_needs_it() -> None:
+    server = ServerTLS(name_map(A, B))
+    assert len(server._shared) == 2
+    server.swap(name_map(WILD))
+    gc.collect()
+    assert len(server._shared) == 1
+
+
+@VERSIONS
+def test_a_certificate_that_a_connection_does_not_take_is_a_refusal(
+    version: int, log: list[dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ServerTLS(name_map(A, B))
+    for entry, served in server._live.served.items():
+        mixed = Pair(A.pem, B.key)
+        server._live.served[entry] = served._replace(pair=mixed)
+    assert meet(server, version, b"a.example").alert == "tlsv1 unrecognized name"
+    assert lines(log) == ["handshake refused: choosing a certificate failed"]
+    assert "key values mismatch" in str(log[-1]["log_failure"].value)
 
 
 @VERSIONS
@@ -97,7 +124,7 @@ def test_spellings_met_before_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     server = ServerTLS(name_map(WILD))
     for number in range(5):
         assert meet(server, TLS13, b"n%d.example" % number).served == WILD.pem
-        assert len(server._live.known) <= 2
+        assert len(server._live.known) <= 3
 
 
 @VERSIONS
@@ -157,91 +184,11 @@ def test_only_rsa_and_only_ed25519(version: int) -> None:
     assert meet(server, version, b"ed.example").served == ed25519.pem
 
 
-@VERSIONS
-def test_alpn_is_http_1_1(version: int) -> None:
-    server = ServerTLS(name_map(A))
-    met = meet(server, version, b"a.example", alpn=[b"h2", b"http/1.1"])
-    assert met.done
-    assert met.client.get_alpn_proto_negotiated() == b"http/1.1"
-    assert met.server.get_alpn_proto_negotiated() == b"http/1.1"
-    assert meet(server, version, b"a.example").client.get_alpn_proto_negotiated() == b""
-
-
-@VERSIONS
-@pytest.mark.parametrize("offer", [[b"h2"], [b"http/1.1x"], [b"xhttp/1.1"], [b"imap"]])
-def test_no_common_protocol_ends_the_handshake(version: int, offer: list[bytes]) -> None:
-    met = meet(ServerTLS(name_map(A)), version, b"a.example", alpn=offer)
-    assert not met.done
-    assert met.alert == "tlsv1 alert no application protocol"
-
-
-@VERSIONS
-def test_alpn_prefers_our_order(version: int) -> None:
-    server = ServerTLS(name_map(A), protocols=(b"h2", b"http/1.1"))
-    met = meet(server, version, b"a.example", alpn=[b"http/1.1", b"h2"])
-    assert met.client.get_alpn_proto_negotiated() == b"h2"
-
-
-@pytest.mark.parametrize("version", [SSL.TLS1_VERSION, SSL.TLS1_1_VERSION])
-def test_tls_before_1_2_is_refused(version: int) -> None:
-    client = client_context(version, ciphers=b"ALL:@SECLEVEL=0")
-    met = handshake(ServerTLS(name_map(A)).context, client, b"a.example")
-    assert not met.done
-    assert met.alert == "tlsv1 alert protocol version"
-
-
-@pytest.mark.parametrize(
-    "ciphers",
-    [b"AES128-GCM-SHA256", b"ECDHE-RSA-AES128-SHA", b"DHE-RSA-AES128-GCM-SHA256", b"AES256-SHA"],
-)
-def test_ciphers_that_mozilla_leaves_out_are_refused(ciphers: bytes) -> None:
-    client = client_context(TLS12, ciphers=ciphers + b":@SECLEVEL=0")
-    met = handshake(ServerTLS(name_map(A_RSA)).context, client, b"a.example")
-    assert met.alert is not None and "handshake failure" in met.alert
-
-
-@pytest.mark.parametrize("cipher", contexts.TLS12_CIPHERS.split(b":"))
-def test_each_cipher_of_mozillas_intermediate_works(cipher: bytes) -> None:
-    server = ServerTLS(name_map(A, A_RSA))
-    met = meet(server, TLS12, b"a.example", ciphers=cipher)
-    assert met.client.get_cipher_name() == cipher.decode()
-    assert met.served == (A_RSA if b"RSA" in cipher.split(b"-")[1] else A).pem
-
-
-def test_a_client_without_aes_hardware_gets_chacha() -> None:
-    server = ServerTLS(name_map(A, A_RSA))
-    ciphers = (
-        b"ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"
-    )
-    met = meet(server, TLS12, b"a.example", ciphers=ciphers)
-    assert met.client.get_cipher_name() == "ECDHE-ECDSA-CHACHA20-POLY1305"
-
-
-@VERSIONS
-@pytest.mark.parametrize("group", [b"X25519", b"P-256", b"P-384"])
-def test_groups(version: int, group: bytes) -> None:
-    assert meet(ServerTLS(name_map(A_RSA)), version, b"a.example", groups=group).done
-
-
-def test_other_groups_are_refused_and_the_hybrid_is_taken() -> None:
-    server = ServerTLS(name_map(A))
-    assert not meet(server, TLS13, b"a.example", groups=b"X448").done
-    hybrid = meet(server, TLS13, b"a.example", groups=b"X25519MLKEM768:X25519")
-    assert hybrid.client.get_group_name() == "X25519MLKEM768"
-
-
 def test_a_retried_hello_is_asked_for_its_name_again() -> None:
     """A client whose key share does not fit sends its hello twice, each time with a name."""
     server = ServerTLS(name_map(A, B))
     met = meet(server, TLS13, b"b.example", groups=b"X448:P-384")
     assert met.done and met.served == B.pem
-
-
-def test_options_and_modes_of_the_base_reach_the_connection() -> None:
-    base = ServerTLS(name_map(A)).context
-    assert base.set_options(0) & contexts.OPTIONS == contexts.OPTIONS
-    assert base.set_mode(0) & contexts.MODES == contexts.MODES
-    assert base.get_session_cache_mode() == SSL.SESS_CACHE_OFF
 
 
 def session_of(met: Handshake) -> SSL.Session:
@@ -332,11 +279,11 @@ def test_a_swap_serves_the_new_and_leaves_running_connections_alone(version: int
 
 def test_a_swap_builds_only_what_is_new() -> None:
     server = ServerTLS(name_map(A, B))
-    before = dict(server._live.contexts)
+    before = dict(server._live.served)
     server.swap(name_map(A, WILD))
     kept = [entry for entry in server.names.entries if entry.name == "a.example"]
-    assert server._live.contexts[kept[0]] is before[kept[0]]
-    assert len(server._live.contexts) == 2
+    assert server._live.served[kept[0]] is before[kept[0]]
+    assert len(server._live.served) == 2
 
 
 def test_a_swap_in_steps_changes_over_at_the_end_and_may_be_dropped() -> None:
@@ -420,16 +367,6 @@ def test_no_exception_escapes_the_callback(
 
 
 @VERSIONS
-def test_no_exception_escapes_the_choice_of_a_protocol(
-    version: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    server = ServerTLS(name_map(A))
-    monkeypatch.setattr(contexts, "_offered", lambda offer: 1 / 0)
-    assert not meet(server, version, b"a.example", alpn=[b"http/1.1"]).done
-    assert capfd.readouterr().err == ""
-
-
-@VERSIONS
 def test_a_context_and_connections_are_good_without_the_server_object(version: int) -> None:
     server = ServerTLS(name_map(A))
     base = server.context
@@ -485,7 +422,10 @@ def test_any_bytes_as_server_name_are_answered_or_refused(name: bytes, version: 
         assert remembered is not None
         sent = name.decode("ascii").lower().removesuffix(".")
         assert remembered == sent
-        assert server.get_context() is SERVER._live.contexts[SERVER.names.choose(sent)]
+        entry = SERVER.names.choose(sent)
+        shown = server.get_certificate(as_cryptography=True).public_bytes(Encoding.PEM)
+        assert entry.chains[0].chain_pem.startswith(shown)
+        assert server.get_context() is SERVER._live.served[entry].context
         covered = sent in ("a.example", "b.example", "127.0.0.1")
         assert covered or (sent.endswith(".example") and sent.count(".") == 1 and sent[0] != ".")
     except SSL.Error:

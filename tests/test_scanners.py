@@ -18,7 +18,7 @@ from scanners_support import (
     scan_by_testssl,
 )
 
-from edgeproxy.certs.contexts import TLS12_CIPHERS, TLS13_CIPHERS
+from edgeproxy.certs.posture import TLS12_CIPHERS, TLS13_CIPHERS
 
 
 def needed(program: object) -> None:

@@ -13,7 +13,8 @@ The way of a certificate, module by module:
     names      P  which chains answer for a name: `NameMap`, `Entry`
     advice     P  what is not wrong yet: age, overlaps, keys that all can read
     hostname   P  the one spelling under which names are compared
-    contexts   T  one OpenSSL context per entry, and the callback that chooses by SNI: `ServerTLS`
+    posture    T  what all OpenSSL contexts are made with: versions, ciphers, groups, ALPN
+    contexts   T  what serves an entry, and the callback that chooses by SNI: `ServerTLS`
     loading    T  a chain and its key into an OpenSSL context
     development P a self-signed certificate for the first minutes
 

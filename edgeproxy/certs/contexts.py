@@ -1,6 +1,9 @@
-"""One OpenSSL context per entry, and the callback that chooses among them.
+"""What a handshake is answered with, and the callback that chooses it by name.
 
-Beside `edgeproxy.transport.openssl` this is the only module that touches `OpenSSL.SSL._lib`.
+A context costs 47 KiB and, where each name has one of its own, the memory of a handshake is
+always cold: with 5,000 names 8 % of its time. So a context is shared by all names whose
+certificate comes by way of the same intermediates, and the connection gets the certificate.
+
 Why the callback goes through the private binding: pyOpenSSL's wrapper refuses a name only by
 an exception, prints a traceback for each one, and swallowing it lets the handshake go on.
 Returning SSL_TLSEXT_ERR_ALERT_FATAL makes OpenSSL send `unrecognized_name` (RFC 6066 section
@@ -11,61 +14,36 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL
 from twisted.logger import Logger
 
-from edgeproxy.certs.clients import DEPTH, Policies, Policy, guard
+from edgeproxy.certs.clients import Policies, Policy, guard
 from edgeproxy.certs.hostname import normalise, normalise_address
-from edgeproxy.certs.loading import load, openssl_words
+from edgeproxy.certs.loading import (
+    REFUSED,
+    intermediates,
+    load,
+    load_intermediates,
+    openssl_words,
+)
 from edgeproxy.certs.names import Entry, NameMap
+from edgeproxy.certs.posture import HTTP_1_1, alpn_callback, new_context
 from edgeproxy.certs.scan import Chain
-from edgeproxy.transport.openssl import MODES, one_record_a_read, shaking
+from edgeproxy.transport.openssl import Pair, callback, shaking
 
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 
-# Mozilla's "intermediate", guidelines 5.8 (https://ssl-config.mozilla.org/guidelines/5.8.json):
-# forward secrecy and AEAD only, DHE no more. Its "modern" is the same without TLS 1.2.
-TLS12_CIPHERS = (
-    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-)
-TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-
-# Tried in this order: OpenSSL before 3.5 does not know the post-quantum hybrid. One list without
-# "/" between groups: whatever key share the client has sent is taken, no extra round trip.
-GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
-
-# SSL_OP_PRIORITIZE_CHACHA (openssl/ssl.h, bit 21) has no name in pyOpenSSL.
-_OP_PRIORITIZE_CHACHA = 1 << 21
-
-# Server preference goes beyond Mozilla's advice: without it a client that lists RSA signatures
-# first (Go does) would get the RSA chain although it can verify ECDSA, which costs us ten times
-# as much. A client that prefers ChaCha20 because it has no AES hardware still gets it.
-OPTIONS = (
-    SSL.OP_NO_COMPRESSION
-    | SSL.OP_NO_RENEGOTIATION
-    | SSL.OP_CIPHER_SERVER_PREFERENCE
-    | _OP_PRIORITIZE_CHACHA
-)
-
-HTTP_1_1 = (b"http/1.1",)
-
 _HOST_NAME = _lib.TLSEXT_NAMETYPE_host_name
 _string: Any = _ffi.string
-_MOST_KNOWN = 4096  # spellings: all names of a thousand certificates in the four usual ones
+_session_reused: Any = _lib.SSL_session_reused
+_MOST_KNOWN = 4096  # spellings beside the names themselves
 
 _REFUSE = 2  # SSL_TLSEXT_ERR_ALERT_FATAL
 _ACCEPT = 0  # SSL_TLSEXT_ERR_OK
-_IGNORE = 3  # SSL_TLSEXT_ERR_NOACK
-
-# OpenSSL calls these for as long as a connection lives, which may be longer than the objects
-# that made them: they are never freed. There is one per `ServerTLS`, and it holds that weakly.
-_callbacks: list[object] = []
 
 
 class Rejected(NamedTuple):
@@ -75,12 +53,30 @@ class Rejected(NamedTuple):
     reason: str
 
 
+class Served(NamedTuple):
+    """What an entry is served by."""
+
+    context: SSL.Context
+    pair: Pair | None
+    """The certificate and its key; None where the context has them."""
+
+    def to(self, connection: SSL.Connection) -> None:
+        """Let the connection be served by it, from within the servername callback.
+
+        A session that is resumed shows no certificate, and all contexts are alike in the rest.
+        """
+        if not _session_reused(connection._ssl):
+            connection.set_context(self.context)
+            if self.pair is not None:
+                self.pair.into(connection)
+
+
 class _Live(NamedTuple):
     names: NameMap
-    contexts: dict[Entry, SSL.Context]
+    served: dict[Entry, Served]
     guarded: dict[tuple[Entry, Policy], SSL.Context]
-    """As `contexts`, for names that ask for client certificates; made when first needed."""
-    known: dict[bytes, tuple[str, SSL.Context]]
+    """For names that ask for client certificates; made when first needed."""
+    known: dict[bytes, tuple[str, Served]]
     """What names, as clients spell them, led to where no certificate is asked for; bounded."""
 
 
@@ -88,16 +84,16 @@ class Prepared(NamedTuple):
     """What `building` has made: everything for `names`, less what OpenSSL would not load."""
 
     names: NameMap
-    contexts: dict[Entry, SSL.Context]
+    served: dict[Entry, Served]
     rejected: tuple[Rejected, ...]
 
 
 class ServerTLS:
     """What a listener needs to answer handshakes for all names of a `NameMap`.
 
-    Connections are created from `context`. It has no certificate; the servername callback puts
-    the chosen entry's context in its place and leaves the name it chose by as the connection's
-    app data: normalised, and None where none was sent or what was sent is no name. So
+    Connections are created from `context`. It has no certificate; the servername callback gives
+    them what serves the chosen entry, and leaves the name it chose by as the connection's app
+    data: normalised, and None where none was sent or what was sent is no name. So
     `names.choose(connection.get_app_data())` is what the connection was given. For a name that asks
     for client certificates it is a `clients.Handshake`, which holds that name too.
     """
@@ -106,11 +102,17 @@ class ServerTLS:
 
     def __init__(self, names: NameMap, protocols: tuple[bytes, ...] = HTTP_1_1) -> None:
         """Build everything for `names`. `protocols`: ALPN, the preferred first."""
-        self._alpn = _alpn_callback(protocols)
+        self._alpn = alpn_callback(protocols)
         self._servername = _servername_callback(weakref.ref(self))
         # One reference, so that a handshake never sees the names of one map and the contexts of
         # another.
         self._live = _Live(NameMap((), None, names.made), {}, {}, {})
+        # By the intermediates that they send; each lives as long as an entry is served by it.
+        self._shared: weakref.WeakValueDictionary[bytes, SSL.Context] = (
+            weakref.WeakValueDictionary()
+        )
+        # Where chains show whether OpenSSL takes them.
+        self._trial = new_context(self._alpn)
         self._oldest = SSL.TLS1_2_VERSION
         self.policies = Policies()
         """What clients are asked for; replaced by `ask`."""
@@ -159,15 +161,15 @@ class ServerTLS:
             pass
 
     def steps(self, names: NameMap) -> Generator[None, None, None]:
-        """Do the work of `swap`, yielding after each context (0.3 ms), and after the change let
+        """Do the work of `swap`, yielding after each entry (0.3 ms), and after the change let
         go of the old ones likewise. A generator that is dropped before that changes nothing.
         """
         yield from self.use((yield from self.building(names)))
 
     def use(self, prepared: Prepared) -> Generator[None, None, None]:
-        """Change over, in the first step; the others let go of the old contexts (10 µs each)."""
-        old = self._live.contexts
-        self._live = _Live(prepared.names, prepared.contexts, {}, {})
+        """Change over, in the first step; the others let go of what served the old entries."""
+        old = self._live.served
+        self._live = _Live(prepared.names, prepared.served, {}, {})
         self.rejected = prepared.rejected
         while old:
             for _ in range(min(100, len(old))):
@@ -180,14 +182,14 @@ class ServerTLS:
         A chain that OpenSSL will not load is left out, and the next best takes its names.
         """
         rejected: list[Rejected] = []
-        contexts: dict[Entry, SSL.Context] = {}
+        served: dict[Entry, Served] = {}
         while True:
             found = len(rejected)
             for entry in names.entries:
-                if entry not in contexts:
-                    context = self._live.contexts.get(entry) or self._entry_context(entry, rejected)
-                    if context is not None:
-                        contexts[entry] = context
+                if entry not in served:
+                    made = self._live.served.get(entry) or self._serve(entry, rejected)
+                    if made is not None:
+                        served[entry] = made
                 yield
             if len(rejected) == found:
                 break
@@ -195,20 +197,36 @@ class ServerTLS:
             good = [chain for chain in names.chains if chain not in bad]
             names = yield from NameMap.in_steps(good, names.default_name, names.made)
         if rejected:
-            contexts = {entry: contexts[entry] for entry in names.entries}
-        return Prepared(names, contexts, tuple(rejected))
+            served = {entry: served[entry] for entry in names.entries}
+        return Prepared(names, served, tuple(rejected))
 
-    def _entry_context(self, entry: Entry, rejected: list[Rejected]) -> SSL.Context | None:
-        """Return the context for an entry; None if one of its chains had to be rejected."""
-        context = self._new_context()
+    def _serve(self, entry: Entry, rejected: list[Rejected]) -> Served | None:
+        """Make what an entry is served by; None if one of its chains had to be rejected."""
+        if len(entry.chains) > 1:
+            # Of each key type with its own intermediates, for the client's abilities to decide.
+            context = new_context(self._alpn)
+            return Served(context, None) if self._loaded(context, entry, rejected) else None
+        pairs = self._loaded(self._trial, entry, rejected)
+        if not pairs:
+            return None
+        above = intermediates(entry.chains[0])
+        shared = self._shared.get(above)
+        if shared is None:
+            shared = self._shared[above] = new_context(self._alpn)
+            load_intermediates(shared, above)
+        return Served(shared, pairs[0])
+
+    def _loaded(
+        self, context: SSL.Context, entry: Entry, rejected: list[Rejected]
+    ) -> list[Pair] | None:
+        """Load an entry's chains into a context; None if one of them had to be rejected."""
+        pairs = []
         before = len(rejected)
         for chain in entry.chains:
             try:
-                load(context, chain)
-            except (SSL.Error, ValueError, OSError) as error:
+                pairs.append(load(context, chain))
+            except REFUSED as error:
                 rejected.append(Rejected(chain, openssl_words(error)))
-        if len(rejected) == before:
-            return context
         for chain, reason in rejected[before:]:
             self.log.error(
                 "certificate for {name} from {files} cannot be loaded: {reason}",
@@ -216,22 +234,22 @@ class ServerTLS:
                 files=", ".join(chain.files),
                 reason=reason,
             )
-        return None
+        return None if len(rejected) > before else pairs
 
     def _guarded_context(self, entry: Entry, policy: Policy) -> SSL.Context:
         """Return the context for an entry whose clients are verified under `policy`."""
         guarded = self._live.guarded
         context = guarded.get((entry, policy))
         if context is None:
-            context = self._entry_context(entry, [])
-            if context is None:
+            context = new_context(self._alpn)
+            if not self._loaded(context, entry, []):
                 raise ValueError(f"the certificate for {entry.name} cannot be loaded again")
             policy.equip(context)
             guarded[entry, policy] = context
         return context
 
     def _base_context(self) -> SSL.Context:
-        context = self._new_context()
+        context = new_context(self._alpn)
         # Here alone: connections keep the versions of the context they were made from.
         context.set_min_proto_version(self._oldest)
         # Whoever holds the context, or a connection made from it, holds what its callback needs.
@@ -241,36 +259,13 @@ class ServerTLS:
         _lib.SSL_CTX_set_tlsext_servername_callback(context._context, self._servername)
         return context
 
-    def _new_context(self) -> SSL.Context:
-        """Return a context with everything but a certificate.
-
-        OpenSSL copies options, modes, versions and groups from the base context when the
-        connection is made, and takes ciphers, certificates and ALPN from the one it is switched
-        to: all contexts are made alike, so that nobody has to remember which.
-        """
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_options(OPTIONS)
-        context.set_mode(MODES)
-        one_record_a_read(context)
-        context.set_cipher_list(TLS12_CIPHERS)
-        context.set_tls13_ciphersuites(TLS13_CIPHERS)
-        # Sessions are resumed by ticket; a cache of our own would hold memory for each client.
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # Only clients that are asked for a certificate are verified, see `clients`.
-        context.set_verify_depth(DEPTH)
-        if not any(_lib.SSL_CTX_set1_curves_list(context._context, groups) for groups in GROUPS):
-            raise ValueError("OpenSSL knows none of the groups " + GROUPS[-1].decode("ascii"))
-        _lib.SSL_CTX_set_alpn_select_cb(context._context, self._alpn, _ffi.NULL)
-        return context
-
     def _choose(self, connection: SSL.Connection, sent: bytes | None) -> int:
         """Switch the connection to the context for the name that the client sent; or refuse."""
-        names, contexts, _, known = self._live
+        names, served, _, known = self._live
         if sent is not None and (found := known.get(sent)):
-            spelled, context = found
+            spelled, chosen = found
             connection.set_app_data(spelled)
-            connection.set_context(context)
+            chosen.to(connection)
             return _ACCEPT
         name = None if sent is None else _spelling(sent)
         connection.set_app_data(name)
@@ -278,12 +273,12 @@ class ServerTLS:
         if entry is not None:
             policy = self.policies.of_connection(name, names) if self.policies else None
             if policy is None:
-                context = contexts[entry]
-                connection.set_context(context)
+                chosen = served[entry]
+                chosen.to(connection)
                 if sent is not None and name is not None:
-                    if len(known) >= _MOST_KNOWN:
+                    if len(known) >= len(names.by_name) + _MOST_KNOWN:
                         known.clear()
-                    known[sent] = name, context
+                    known[sent] = name, chosen
                 return _ACCEPT
             guard(connection, self._guarded_context(entry, policy), name, policy)
             return _ACCEPT
@@ -326,51 +321,5 @@ def _servername_callback(owner: weakref.ref[ServerTLS]) -> object:
                 ServerTLS.log.failure("handshake refused: choosing a certificate failed")
             return _REFUSE
 
-    return _keep("int (*)(SSL *, int *, void *)", choose)
-
-
-def _alpn_callback(protocols: tuple[bytes, ...]) -> object:
-    """Return the C callback that picks the first of `protocols` that the client offers.
-
-    None in common ends the handshake with `no_application_protocol` (RFC 7301 section 3.2),
-    which also stops cross-protocol attacks; a client that offers nothing is not asked.
-    """
-    # OpenSSL keeps the pointer, not the bytes.
-    ours = [(bytes((len(p),)) + p, _ffi.new("unsigned char[]", p), len(p)) for p in protocols]
-
-    def pick(_ssl: Any, out: Any, out_length: Any, offer: Any, length: int, _argument: Any) -> int:
-        try:
-            offered = set(_offered(bytes(_ffi.buffer(offer, length))))
-            for prefixed, pointer, size in ours:
-                if prefixed[1:] in offered:
-                    out[0] = pointer
-                    out_length[0] = size
-                    return _ACCEPT
-        except BaseException:
-            with contextlib.suppress(BaseException):
-                ServerTLS.log.failure("handshake refused: choosing a protocol failed")
-        return _REFUSE
-
-    signature = (
-        "int (*)(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)"
-    )
-    return _keep(signature, pick)
-
-
-def _offered(offer: bytes) -> Iterator[bytes]:
-    """Yield the protocols of an ALPN offer, each with its length before it; OpenSSL checked it."""
-    position = 0
-    while position < len(offer):
-        end = position + 1 + offer[position]
-        yield offer[position + 1 : end]
-        position = end
-
-
-def _keep(signature: str, function: Callable[..., int]) -> object:
-    callback: object = _ffi.callback(signature, function, error=_REFUSE, onerror=_silence)
-    _callbacks.append(callback)
-    return callback
-
-
-def _silence(_type: object, _value: object, _traceback: object) -> None:
-    """Stand in for cffi's printing of tracebacks: both callbacks have logged before this."""
+    # There is one per `ServerTLS`, which it holds weakly: callbacks are never freed.
+    return callback("int (*)(SSL *, int *, void *)", choose, _REFUSE)

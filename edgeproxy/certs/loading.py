@@ -7,31 +7,51 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL import SSL, crypto
 
 from edgeproxy.certs.scan import Chain
+from edgeproxy.transport.openssl import Pair
+
+REFUSED = (SSL.Error, crypto.Error, ValueError, OSError)
+"""What `load` raises when OpenSSL does not take a chain."""
+
+_END = b"-----END CERTIFICATE-----\n"
 
 
-def load(context: SSL.Context, chain: Chain) -> None:
+def load(context: SSL.Context, chain: Chain) -> Pair:
     """Put a chain and its key into a context, beside those of other key types.
 
-    Raises SSL.Error if OpenSSL refuses. Only `use_certificate_chain_file` keeps the
-    intermediates per certificate, so the bytes that were checked are given to it as a file.
+    Only `use_certificate_chain_file` keeps the intermediates per certificate, and asks of all
+    that they are strong enough; so the bytes that were checked are given to it as a file.
+
+    :raises SSL.Error, crypto.Error, ValueError, OSError: OpenSSL refuses, for `openssl_words`.
     """
     with as_file(chain.chain_pem) as path:
         context.use_certificate_chain_file(path)
-    # Found sound when it was read (`pem`); validating an RSA key again would take 41 ms.
-    key = load_pem_private_key(chain.key_pem, None, unsafe_skip_rsa_key_validation=True)
-    context.use_privatekey(key)  # type: ignore[arg-type]
+    pair = Pair(chain.chain_pem, chain.key_pem)
+    pair.key_into(context)
     context.check_privatekey()
+    return pair
+
+
+def intermediates(chain: Chain) -> bytes:
+    """The certificates between the leaf and the root, as PEM; empty where there are none."""
+    return chain.chain_pem.partition(_END)[2]
+
+
+def load_intermediates(context: SSL.Context, pem: bytes) -> None:
+    """Let all connections of a context send these after their leaf: the leaf is theirs."""
+    if pem:
+        for each in load_pem_x509_certificates(pem):
+            context.add_extra_chain_cert(each)
 
 
 def refusal(chain: Chain) -> str | None:
     """Try a chain in a context of its own (0.3 ms): why OpenSSL refuses it, or None."""
     try:
         load(SSL.Context(SSL.TLS_SERVER_METHOD), chain)
-    except (SSL.Error, ValueError, OSError) as error:
+    except REFUSED as error:
         return openssl_words(error)
     return None
 
@@ -58,6 +78,10 @@ def as_file(data: bytes) -> Iterator[str]:
 
 def openssl_words(error: Exception) -> str:
     """Return OpenSSL's reasons on one line: `ee key too small`."""
-    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
+    if (
+        isinstance(error, SSL.Error | crypto.Error)
+        and error.args
+        and isinstance(error.args[0], list)
+    ):
         return ", ".join(str(item[-1]) for item in error.args[0]) or "no reason given"
     return str(error) or type(error).__name__

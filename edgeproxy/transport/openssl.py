@@ -1,17 +1,20 @@
-"""The calls into pyOpenSSL's private binding that the TLS stream makes per read and write.
+"""The calls into pyOpenSSL's private binding that the TLS stream makes per read and write, and
+those that several modules need.
 
 ``OpenSSL.SSL.Connection.recv`` allocates a buffer and ``send`` makes a context manager for each
 call; together with their error handling they cost more than OpenSSL itself does for a small
-record. This module and :mod:`edgeproxy.certs.contexts` are the only ones that touch the binding.
+record. Beside this module only :mod:`edgeproxy.certs.contexts` and :mod:`edgeproxy.certs.posture`
+touch the binding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from socket import socket
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
@@ -77,6 +80,45 @@ def one_record_a_read(of: SSL.Context | SSL.Connection) -> None:
         _lib.SSL_clear_mode(of._ssl, _lib.SSL_MODE_AUTO_RETRY)
 
 
+class Pair:
+    """A certificate and its private key, as OpenSSL holds them: parsed once, used by reference."""
+
+    __slots__ = ("_certificate", "_key", "_owners")
+
+    def __init__(self, chain_pem: bytes, key_pem: bytes) -> None:
+        """``chain_pem``: the certificate comes first; ``key_pem`` is not encrypted.
+
+        :raises OpenSSL.crypto.Error: OpenSSL cannot read them.
+        """
+        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, chain_pem)
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_pem, b"")
+        self._owners = certificate, key
+        self._certificate = certificate._x509
+        self._key = key._pkey
+
+    def key_into(self, context: SSL.Context) -> None:
+        """Put the key into a context that has the certificate.
+
+        pyOpenSSL's own call would write the key out and read it in again.
+
+        :raises ValueError: OpenSSL does not take it.
+        """
+        if _lib.SSL_CTX_use_PrivateKey(context._context, self._key) != 1:
+            raise ValueError(_failure())
+
+    def into(self, connection: SSL.Connection) -> None:
+        """Let a connection show this certificate, whatever its context has (3 µs).
+
+        :raises ValueError: OpenSSL does not take it.
+        """
+        handle = connection._ssl
+        if (
+            _SSL_use_certificate(handle, self._certificate) != 1
+            or _SSL_use_PrivateKey(handle, self._key) != 1
+        ):
+            raise ValueError(_failure())
+
+
 def verify_failure(connection: Any) -> str:
     """Why the peer's certificate is not trusted, in OpenSSL's words; empty if it is."""
     code = _lib.SSL_get_verify_result(connection._ssl)
@@ -114,6 +156,25 @@ class Accepted(SSL.Connection):
         SSL.Connection._reverse_mapping[self._ssl] = self
 
 
+def callback(signature: str, function: Callable[..., int], otherwise: int) -> object:
+    """Return a C function that calls ``function``, which lets no exception out; ``otherwise`` is
+    what C hears if it does.
+
+    OpenSSL calls it for as long as a connection lives, which may be longer than the objects that
+    made it: it is never freed.
+    """
+    made: object = _ffi.callback(signature, function, error=otherwise, onerror=_silence)
+    _callbacks.append(made)
+    return made
+
+
+_callbacks: list[object] = []
+
+
+def _silence(_type: object, _value: object, _traceback: object) -> None:
+    """Stand in for cffi's printing of tracebacks: the function has logged before this."""
+
+
 #: The connection whose handshake goes on at this moment, for callbacks of OpenSSL.
 shaking: list[SSL.Connection | None] = [None]
 
@@ -123,6 +184,8 @@ _SSL_free: Any = _lib.SSL_free
 _SSL_set_fd: Any = _lib.SSL_set_fd
 _SSL_set_accept_state: Any = _lib.SSL_set_accept_state
 _SSL_do_handshake: Any = _lib.SSL_do_handshake
+_SSL_use_certificate: Any = _lib.SSL_use_certificate
+_SSL_use_PrivateKey: Any = _lib.SSL_use_PrivateKey
 _SSL_version: Any = _lib.SSL_version
 _VERSIONS = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
 
