@@ -157,10 +157,11 @@ class ReverseProxyResource(Resource):
         if chain is None:
             self._answer(exchange, route, view, exchange.snapshot)
             return
-        run = chain.begin(exchange, exchange.now + self._clock.epoch)
-        # The filters decide, which may take time.
-        if not chain.requests or run.admit(partial(self._filtered, exchange, route, view, run)):
+        run = chain.begin(exchange)
+        if not chain.requests or run.admit():
             self._answer(exchange, route, view, exchange.snapshot, run)
+        else:  # if they have not answered, they will decide later
+            run.then = partial(self._filtered, exchange, route, view)
 
     def _filtered(self, exchange: Exchange, route: Route, view: HostView, run: Run) -> None:
         exchange.now = self._clock.now()

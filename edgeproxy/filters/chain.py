@@ -143,9 +143,9 @@ class Chain:
         #: What exchanges become, by their class; ``None`` where they stay what they are.
         self._become: Callable[[Any], type[Exchange]] | None = None
 
-    def begin(self, exchange: Exchange, now: float) -> Run:
-        """Take an exchange on its way through; ``now`` is unix time."""
-        run = Run(self, exchange, now)
+    def begin(self, exchange: Exchange) -> Run:
+        """Take an exchange on its way through."""
+        run = Run(self, exchange)
         exchange.written = _NOTHING
         if self._become is not None:
             kind: Any = type(exchange)

@@ -34,11 +34,20 @@ class Request:
 
     # Not in slots: most stay as they are here, and need not be set for each request.
     _headers: Headers | None = None
+    _state: dict[str, Any] | None = None
+    _exchange: Exchange
 
-    def __init__(self, exchange: Exchange, now: float, state: dict[str, Any]) -> None:
-        self._exchange = exchange
-        self._now = now
-        self.state = state
+    @property
+    def state(self) -> dict[str, Any]:
+        found = self._state
+        if found is None:
+            found = self._state = {}
+        return found
+
+    @property
+    def _came(self) -> float:
+        """When, in seconds since 1970."""
+        raise NotImplementedError
 
     @property
     def method(self) -> str:
@@ -113,7 +122,7 @@ class Request:
     @property
     def time(self) -> datetime:
         """When it came, in UTC."""
-        return datetime.fromtimestamp(self._now, UTC)
+        return datetime.fromtimestamp(self._came, UTC)
 
     def copied(self) -> Request:
         """The same, with fields that can be written to without consequence; one ``state``."""
@@ -127,13 +136,19 @@ class Seen(Request):
     """The same request with another path and other fields: as the service gets it, say."""
 
     def __init__(self, request: Request, path: str, headers: Headers) -> None:
-        super().__init__(request._exchange, request._now, request.state)
+        self._exchange = request._exchange
+        self._request = request
+        self._state = request.state
         self._own_path = path
         self._headers = headers
 
     @property
     def path(self) -> str:
         return self._own_path
+
+    @property
+    def _came(self) -> float:
+        return self._request._came
 
 
 class Response:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 from functools import partial
 from inspect import iscoroutine
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -31,14 +31,25 @@ if TYPE_CHECKING:
 ALL = 1 << 30
 
 
+class Ends(NamedTuple):
+    """What follows when the hooks of one head have been asked, some of them after a while."""
+
+    #: All have let it pass.
+    then: Callable[[Run], None]
+    #: One of them has answered.
+    answered: Callable[[Run, Entry, Verdict], None]
+
+
 class Run(Request):
     """See the module's text: the request as its filters see it, with how far it has come. The
     guard of its heads: ``writer`` is the filter at work.
 
-    ``passed`` is how many filters, from the first, the answer goes through; ``entered`` how many
-    are told of the end.
+    ``then`` follows when filters that take their time have all admitted the request. ``passed`` is
+    how many filters, from the first, the answer goes through; ``entered`` how many are told of the
+    end.
     """
 
+    then: Callable[[Run], None]
     entered = passed = ALL
     writer: Entry | None = None
     #: Whether an answer was replaced by another: what else is said of it is dropped.
@@ -52,20 +63,22 @@ class Run(Request):
     _paused = False
     _source = "gateway"
 
-    def __init__(self, chain: Chain, exchange: Exchange, now: float) -> None:
+    def __init__(self, chain: Chain, exchange: Exchange) -> None:
         self.chain = chain
         self._exchange = exchange
-        self._now = now
-        self.state = {}
+
+    @property
+    def _came(self) -> float:
+        return self._exchange.started + self.chain.deadlines.clock.epoch
 
     def _guard(self) -> Guard:
         return self
 
     # -- requests --------------------------------------------------------------------------------
 
-    def admit(self, then: Callable[[], None]) -> bool:
+    def admit(self) -> bool:
         """Ask the filters about the request. True if it may go on now; else it was answered, or
-        ``then`` follows when all have said yes.
+        `then` follows when all have said yes.
 
         :raises GatewayError: 400 for a head that the service could not be given.
         """
@@ -74,7 +87,7 @@ class Run(Request):
             # What Connection names is the client's own; what filters write has to stay.
             head.lines[:] = without_named(head.lines, head.connection)
             head.connection = frozenset()
-        if self._ask(self.chain.requests, 0, (self,), then, self._refused):
+        if self._ask(self.chain.requests, 0, (self,), _ADMITTING):
             if self._headers is not None:
                 self.sealed()
             return True
@@ -102,11 +115,8 @@ class Run(Request):
             self._wrote(headers.close())
             return b"\r\n".join([first, *lines, b"\r\n"])
 
-        def go_on() -> None:
-            then(written())
-
-        hooks = self.chain.upstream
-        return written() if self._ask(hooks, 0, (request,), go_on, self._refused_late) else None
+        ends = Ends(lambda run: then(written()), Run._refused_late)
+        return written() if self._ask(self.chain.upstream, 0, (request,), ends) else None
 
     def _refused(self, entry: Entry, verdict: Verdict) -> None:
         self.entered = entry.index + 1
@@ -133,14 +143,7 @@ class Run(Request):
 
     # -- hooks, one after the other --------------------------------------------------------------
 
-    def _ask(
-        self,
-        hooks: Hooks,
-        at: int,
-        arguments: tuple[Any, ...],
-        then: Callable[[], None],
-        answered: Callable[[Entry, Verdict], None],
-    ) -> bool:
+    def _ask(self, hooks: Hooks, at: int, arguments: tuple[Any, ...], ends: Ends) -> bool:
         """Call the hooks from the one at ``at`` on. True when all have let it pass already."""
         for entry, hook in hooks[at:] if at else hooks:
             self.writer = entry
@@ -161,7 +164,7 @@ class Run(Request):
                     continue
                 if isinstance(result, Deferred) or iscoroutine(result):
                     place = hooks.index((entry, hook))
-                    follow = partial(self._follow, hooks, place, arguments, then, answered)
+                    follow = partial(self._follow, hooks, place, arguments, ends)
                     pending = Pending(self.chain.deadlines, entry.timeout, result, follow)
                     if not pending.done:
                         self._wait(pending)
@@ -171,19 +174,13 @@ class Run(Request):
             result = None  # what was raised holds this frame
             if verdict is not None:
                 self.writer = None
-                answered(entry, verdict)
+                ends.answered(self, entry, verdict)
                 return False
         self.writer = None
         return True
 
     def _follow(
-        self,
-        hooks: Hooks,
-        at: int,
-        arguments: tuple[Any, ...],
-        then: Callable[[], None],
-        answered: Callable[[Entry, Verdict], None],
-        result: object,
+        self, hooks: Hooks, at: int, arguments: tuple[Any, ...], ends: Ends, result: object
     ) -> None:
         """What a hook was waiting for is here."""
         entry = hooks[at][0]
@@ -196,9 +193,9 @@ class Run(Request):
             verdict = judge(entry, self._exchange, result)
             if verdict is not None:
                 self.writer = None
-                answered(entry, verdict)
-            elif self._ask(hooks, at + 1, arguments, then, answered):
-                then()
+                ends.answered(self, entry, verdict)
+            elif self._ask(hooks, at + 1, arguments, ends):
+                ends.then(self)
         except Exception as error:
             self.chain.failed(exchange, error)
 
@@ -243,13 +240,13 @@ class Run(Request):
         self._paused = False
         self._exchange.began = True  # for whoever gives it
 
-        def go_on() -> None:
-            self.held = None
-            self.touched = response.headers.close()
-            held.release(self._exchange, response.status, paused=self._paused)
+        def go_on(run: Run) -> None:
+            run.held = None
+            run.touched = response.headers.close()
+            held.release(run._exchange, response.status, paused=run._paused)
 
-        if self._ask(hooks, 0, (self, response), go_on, self._replace):
-            go_on()
+        if self._ask(hooks, 0, (self, response), Ends(go_on, Run._replace)):
+            go_on(self)
         elif self.held is held:
             self._paused = True
             held.pause()
@@ -286,3 +283,6 @@ class Run(Request):
         if hooks:
             tell(self, hooks, outcome)
         self.sealed()
+
+
+_ADMITTING = Ends(lambda run: run.then(run), Run._refused)
