@@ -84,7 +84,7 @@ class Sent:
     def withhold_bearer(self) -> None:
         """The service does not get the Authorization field."""
         head = self.exchange.head
-        head.keys = tuple(each for each in head.keys if each[0] is not _AUTHORIZATION)
+        head.keys = tuple([each for each in head.keys if each[0] is not _AUTHORIZATION])
 
 
 class Credential:
@@ -222,7 +222,7 @@ def withhold_keys(exchange: Exchange, parameter: bytes | None) -> None:
     """Nobody is asked for a key here; one that comes along all the same is none of the service's
     business, which could use it in the caller's place."""
     head = exchange.head
-    head.keys = tuple(each for each in head.keys if not is_key(each[1]))
+    head.keys = tuple([each for each in head.keys if not is_key(each[1])])
     if parameter is not None and exchange.query:
         parts = exchange.query[1:].split(b"&")
         kept = [part for part in parts if part.partition(b"=")[0] != parameter]

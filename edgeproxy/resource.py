@@ -298,16 +298,42 @@ class ReverseProxyResource(Resource):
         windows: list[Window] | None,
     ) -> bool:
         """Who is calling, by the route's policy? True if that takes time: the exchange waits."""
+        now = exchange.started + self._clock.epoch
+        sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
+        try:
+            found = policy.identify(sent)
+            if isinstance(found, Deferred):
+                self._wait(found, sent, route, policy, view, windows)
+                return True
+            exchange.principal = found
+            if found is not None:
+                permit(route, found)
+        except Exception as error:
+            if route.shadow:
+                overlook(policy, sent, error)
+                return False
+            if windows and isinstance(error, GatewayError):
+                limiting.charge(exchange, windows, exchange.now)
+            raise
+        return False
 
-        def known(principal: Principal | None) -> None:
-            exchange.principal = principal
-            if principal is not None:
-                permit(route, principal)
+    def _wait(
+        self,
+        found: Deferred[Principal],
+        sent: Sent,
+        route: Route,
+        policy: Policy,
+        view: HostView,
+        windows: list[Window] | None,
+    ) -> None:
+        """Go on with an exchange when it is known who is calling."""
+        exchange = sent.exchange
 
-        def admit(principal: Principal | None) -> None:
+        def admit(principal: Principal) -> None:
             exchange.now = self._clock.now()
+            exchange.principal = principal
             try:
-                known(principal)
+                permit(route, principal)
             except GatewayError as error:
                 refuse(error)
             else:
@@ -335,22 +361,7 @@ class ReverseProxyResource(Resource):
                 limiting.charge(exchange, limiting.of_address(exchange, route), exchange.now)
             self._fail(exchange, error)
 
-        now = exchange.started + self._clock.epoch
-        sent = Sent(exchange, view.standing, exchange.snapshot.key_parameter, now)
-        try:
-            found = policy.identify(sent)
-            if isinstance(found, Deferred):
-                Waiting(exchange, found, admit, refuse)
-                return True
-            known(found)
-        except Exception as error:
-            if route.shadow:
-                overlook(policy, sent, error)
-                return False
-            if windows and isinstance(error, GatewayError):
-                limiting.charge(exchange, windows, exchange.now)
-            raise
-        return False
+        Waiting(exchange, found, admit, refuse)
 
     def _answer(
         self,

@@ -87,7 +87,7 @@ class Tokens(Credential):
         issuer, now = self.issuer, sent.now
         if isinstance(claim, Asked):
             try:
-                claim = claim._replace(until=self._terms.check(claim.token, now))
+                claim = Asked(claim.token, claim.digest, self._terms.check(claim.token, now))
             except Refused as error:
                 raise invalid(f"{self.name}: {error}") from None
         if issuer is not None and (now >= issuer.due or now >= issuer.late):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tokens_support import ISSUER, NOW, claims, token
 
+from edgeproxy.identity import claims as claims_module
 from edgeproxy.identity.claims import Mapped, Terms, at, principal
 from edgeproxy.identity.token import Refused, Token
 
@@ -209,3 +210,22 @@ def test_whose_is_open(changed: dict[str, Any]) -> None:
     mapped = Mapped(name="name", groups="groups", plan="plan")
     with pytest.raises(Refused, match="claim"):
         principal("p", {"sub": "alice", **changed}, mapped)
+
+
+def test_scopes_met_before_are_bounded_and_never_those_that_were_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgeproxy.identity.claims._MOST_KNOWN", 2)
+    known = claims_module._known_scopes
+    known.clear()
+    for number in range(5):
+        for _ in range(2):
+            said = {"sub": "a", "scope": f"read s{number}"}
+            assert principal("p", said, Mapped()).scopes == {"read", f"s{number}"}
+        assert len(known) <= 2
+    before = dict(known)
+    for _ in range(2):
+        with pytest.raises(Refused, match="scope"):
+            principal("p", {"sub": "a", "scope": "a \x00"}, Mapped())
+    principal("p", {"sub": "a", "scope": "x " * 600}, Mapped())
+    assert known == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tokens_support import by_hand, claims, dumped, key, key_set, token
 
+from edgeproxy.identity import token as token_module
 from edgeproxy.identity.jwk import ASYMMETRIC, read_set
 from edgeproxy.identity.token import LARGEST, Refused, Token, UnknownKey, signer
 
@@ -76,3 +77,22 @@ def test_without_a_kid() -> None:
     assert signer(Token(token(kid=None).encode()), KEYS) is KEYS.keys[0]
     with pytest.raises(UnknownKey, match="none of the keys"):
         signer(Token(token(kid=None, private=key("ES256", "other")).encode()), KEYS)
+
+
+def test_headers_met_before_are_bounded_and_never_those_that_were_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgeproxy.identity.token._MOST_HEADERS", 2)
+    known = token_module._headers
+    known.clear()
+    for number in range(5):
+        for _ in range(2):
+            found = Token(by_hand({"alg": "ES256", "kid": f"k{number}"}, claims()).encode())
+            assert (found.algorithm, found.kid) == ("ES256", f"k{number}")
+        assert len(known) <= 2
+    before = dict(known)
+    for _ in range(2):
+        with pytest.raises(Refused, match="jku"):
+            Token(by_hand({"alg": "ES256", "jku": "https://evil.example.com"}, claims()).encode())
+    Token(by_hand({"alg": "ES256", "x": "y" * 600}, claims()).encode())
+    assert known == before

@@ -163,14 +163,33 @@ def _scopes(claims: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
     for path in paths:
         value = at(claims, path)
         if value is not _ABSENT and value is not None:
-            return frozenset(_texts(value.split() if isinstance(value, str) else value, path))
+            if not isinstance(value, str):
+                return frozenset(_texts(value, path))
+            found = _known_scopes.get(value)
+            if found is None:
+                found = frozenset(_texts(value.split(), path))
+                if len(value) <= _LONGEST_KNOWN:
+                    if len(_known_scopes) >= _MOST_KNOWN:
+                        _known_scopes.clear()
+                    _known_scopes[value] = found
+            return found
     return frozenset()
+
+
+#: Lists of scopes that were met, by their text. An issuer gives out few, so thousands of callers
+#: share them. Bounded.
+_known_scopes: dict[str, frozenset[str]] = {}
+_MOST_KNOWN = 256
+_LONGEST_KNOWN = 1000
 
 
 def _texts(value: Any, path: str | None) -> Collection[str]:
     found = [value] if isinstance(value, str) else value
-    if not isinstance(found, list) or not all(isinstance(e, str) and is_sayable(e) for e in found):
+    if not isinstance(found, list):
         raise Refused(f"claim {path} is no list of names: {shown_claim(value)}")
+    for each in found:
+        if not isinstance(each, str) or not is_sayable(each):
+            raise Refused(f"claim {path} is no list of names: {shown_claim(value)}")
     return found
 
 

@@ -47,9 +47,24 @@ class Token:
         header, claims, signature = parts.groups()
         self.signed = bearer[: parts.end(2)]
         self.signature = _decoded(signature, "signature")
-        self.header = _object(header, "header")
+        self.header, self.algorithm, self.kid = _headers.get(header) or _read_header(header)
         self.claims = _object(claims, "payload")
-        self.algorithm, self.kid = _named(self.header)
+
+
+#: Headers that were read, by their text: all tokens by one key have the same. Bounded.
+_headers: dict[bytes, tuple[dict[str, Any], str, str | None]] = {}
+_MOST_HEADERS = 64
+_LONGEST_HEADER = 512
+
+
+def _read_header(part: bytes) -> tuple[dict[str, Any], str, str | None]:
+    header = _object(part, "header")
+    read = (header, *_named(header))
+    if len(part) <= _LONGEST_HEADER:
+        if len(_headers) >= _MOST_HEADERS:
+            _headers.clear()
+        _headers[part] = read
+    return read
 
 
 def _named(header: dict[str, Any]) -> tuple[str, str | None]:
