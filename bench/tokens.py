@@ -20,6 +20,10 @@ NEW = 3 * PART
 """Loads take the parts in turn; until one comes again the others have taken its place."""
 
 
+CALLERS = 1000
+"""As many as the job has keys: what a caller costs who is new is no matter of its token."""
+
+
 @cache
 def private_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
@@ -50,19 +54,20 @@ _loads = itertools.count()
 
 
 @cache
-def make(callers: int) -> job.Job:
-    """A job with so many callers, each with one token."""
-    return (New if callers == NEW else job.Job)(
-        tuple(_caller(number) for number in range(callers)),
+def make(count: int) -> job.Job:
+    """A job with so many tokens; a caller has one, or several that came one after the other."""
+    return (New if count == NEW else job.Job)(
+        tuple(_token(number) for number in range(count)),
         ("/shop",),
-        callers,
+        count,
         "Authorization: Bearer ",
-        max(callers, job.DISTINCT),
+        max(count, job.DISTINCT),
     )
 
 
-def _caller(number: int) -> job.Key:
-    name, group = f"shop-{number}", f"group{number % 7}"
+def _token(number: int) -> job.Key:
+    caller = number % CALLERS
+    name, group = f"shop-{caller}", f"group{caller % 7}"
     claims = {
         "iss": ISSUER,
         "aud": "shop",
