@@ -451,7 +451,7 @@ def test_a_pooled_connection_that_spoke_is_not_used(make: Make) -> None:
     service.unread += AGREED  # it arrives with the client's request, not before it
     client.send(get("/ws", ASK), apart=False)
     assert connections(gateway) == 2
-    assert b"101" not in client.received
+    assert b"HTTP/1.1 101" not in client.received
 
 
 def test_the_connection_never_returns_to_the_pool(tunnel: Any) -> None:
