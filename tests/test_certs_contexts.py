@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import struct
@@ -189,6 +190,25 @@ def test_a_retried_hello_is_asked_for_its_name_again() -> None:
     server = ServerTLS(name_map(A, B))
     met = meet(server, TLS13, b"b.example", groups=b"X448:P-384")
     assert met.done and met.served == B.pem
+
+
+def test_a_retried_hello_with_another_name_gets_that_ones_certificate() -> None:
+    """No client may change it (RFC 8446 4.1.2). Both are served by one context."""
+    other = issue(["d.test"], intermediate(), private=key("RSA"))
+    server = ServerTLS(name_map(A, other))
+    client = SSL.Connection(client_context(TLS13, groups=b"X448:P-384"), None)
+    client.set_connect_state()
+    end = SSL.Connection(server.context, None)
+    end.set_accept_state()
+    for name in (b"a.example", b"d.test", b"d.test"):
+        client.set_tlsext_host_name(name)
+        for one, peer in ((client, end), (end, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                one.do_handshake()
+            pump(one, peer)
+    assert end.get_app_data() == "d.test"
+    shown = client.get_peer_certificate(as_cryptography=True)
+    assert shown is not None and shown.public_bytes(Encoding.PEM) == other.pem
 
 
 def session_of(met: Handshake) -> SSL.Session:

@@ -66,6 +66,10 @@ class Served(NamedTuple):
         A session that is resumed shows no certificate, and all contexts are alike in the rest.
         """
         if not _session_reused(connection._ssl):
+            if connection.get_context() is self.context:
+                # A second hello, perhaps with another name: what the first has led to must go,
+                # or a certificate of another key type would stay. NULL is the base context.
+                _lib.SSL_set_SSL_CTX(connection._ssl, _ffi.NULL)
             connection.set_context(self.context)
             if self.pair is not None:
                 self.pair.into(connection)
@@ -212,8 +216,9 @@ class ServerTLS:
         above = intermediates(entry.chains[0])
         shared = self._shared.get(above)
         if shared is None:
-            shared = self._shared[above] = new_context(self._alpn)
+            shared = new_context(self._alpn)
             load_intermediates(shared, above)
+            self._shared[above] = shared
         return Served(shared, pairs[0])
 
     def _loaded(

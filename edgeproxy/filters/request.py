@@ -44,6 +44,10 @@ class Request:
             found = self._state = {}
         return found
 
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._state = state
+
     @property
     def _came(self) -> float:
         """When, in seconds since 1970."""
