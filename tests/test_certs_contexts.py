@@ -97,7 +97,7 @@ def test_a_shared_context_goes_with_the_last_certificate_that_needs_it() -> None
 
 @VERSIONS
 def test_a_certificate_that_a_connection_does_not_take_is_a_refusal(
-    version: int, log: list[dict], monkeypatch: pytest.MonkeyPatch
+    version: int, log: list[dict]
 ) -> None:
     server = ServerTLS(name_map(A, B))
     for entry, served in server._live.served.items():

@@ -296,7 +296,7 @@ def test_trailers_do_not_bring_back_what_a_filter_has_taken_out() -> None:
 def test_a_filter_sees_neither_the_credential_nor_what_a_client_may_not_say() -> None:
     class Looking(Filter):
         def on_request(self, request: Request) -> None:
-            request.state["seen"] = request.headers.items()
+            request.state = {"seen": request.headers.items()}  # replaced whole, which may be
 
         def on_log(self, request: Request, entry: Any) -> None:
             entry["seen"] = request.state["seen"]
