@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from certs_support import Issued, intermediate, issue, key
+from certs_support import DAY, Issued, intermediate, issue, key
 from real_support import CPU, Memory, served
 from running_support import Child, Development, wait_for
 
@@ -30,7 +30,12 @@ ROUNDS, HANDSHAKES = 9, 300
 
 def _issued(number: int) -> Issued:
     return issue(
-        [f"n{number}.example"], intermediate(), private=key("ECDSA", number), start=NOW, aia=True
+        [f"n{number}.example"],
+        intermediate(),
+        private=key("ECDSA", number),
+        start=NOW,
+        end=NOW + 60 * DAY,
+        aia=True,
     )
 
 
@@ -115,7 +120,7 @@ def test_one_of_them_is_renewed(probed: Probed) -> None:
     stalls: list[float] = []
     while len(stalls) < TRIES and (not stalls or stalls[-1] > BOUND):
         one = _issued(COUNT + len(stalls))
-        one = issue(["n7.example"], intermediate(), private=one.private, end=NOW.replace(year=2099))
+        one = issue(["n7.example"], intermediate(), private=one.private, end=NOW + 9999 * DAY)
         probed.stall()
         began = time.monotonic()
         put(probed.certs, 7, one)
