@@ -106,6 +106,35 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
 
 @pytest.fixture
+def browse(child: Callable[..., Child], tmp_path: Path) -> Callable[[str], Child]:
+    """Open a page of localhost, or of a name below it, in a real browser. No driver: a page tells
+    by itself what came of it."""
+
+    def start(url: str) -> Child:
+        return child(
+            [
+                "chromium",
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-quic",
+                "--disable-sync",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--no-first-run",
+                "--ignore-certificate-errors",
+                "--host-resolver-rules=MAP localhost 127.0.0.1, MAP *.localhost 127.0.0.1",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--remote-debugging-port=0",  # else it ends once the page is loaded
+                url,
+            ]
+        )
+
+    return start
+
+
+@pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
     """`nginx(server_lines)` starts nginx; the test is marked `debian("nginx")`."""
     started: list[Nginx] = []

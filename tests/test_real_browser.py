@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -170,9 +169,7 @@ def service() -> Iterator[Service]:
     made.server_close()
 
 
-def test_a_browser(
-    gateway: Start, service: Service, child: Callable[..., Child], tmp_path: Path
-) -> None:
+def test_a_browser(gateway: Start, service: Service, browse: Callable[[str], Child]) -> None:
     running = gateway(
         {
             "auth": {"api_key": {"query": "key"}},
@@ -190,25 +187,7 @@ def test_a_browser(
     service.page = (
         PAGE.replace("UPLOAD", str(UPLOAD)).replace("MESSAGE", str(MESSAGE)).replace("KEY", key)
     )
-    browser = child(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-quic",
-            "--disable-sync",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--no-first-run",
-            "--ignore-certificate-errors",
-            "--host-resolver-rules=MAP localhost 127.0.0.1",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--remote-debugging-port={0}",  # else it ends once the page is loaded
-            f"{running.url}/",
-        ]
-    )
+    browser = browse(f"{running.url}/")
     found = wait_for(
         lambda: service.result or not browser.running and {"error": browser.said()}, 120, "a result"
     )

@@ -113,7 +113,7 @@ def service() -> Iterator[Service]:
 
 
 def test_two_origins(
-    gateway: Start, service: Service, child: Callable[..., Child], tmp_path: Path, free_port: int
+    gateway: Start, service: Service, browse: Callable[[str], Child], tmp_path: Path, free_port: int
 ) -> None:
     good, bad = (f"https://{name}.localhost:{free_port}" for name in ("good", "bad"))
     web = {"to": "web", "auth": "none"}
@@ -145,25 +145,7 @@ def test_two_origins(
         }
     )
     service.page = PAGE.replace("KEY", running.development.credential)
-    browser = child(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-quic",
-            "--disable-sync",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--no-first-run",
-            "--ignore-certificate-errors",
-            "--host-resolver-rules=MAP *.localhost 127.0.0.1",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--remote-debugging-port=0",
-            f"{good}/",
-        ]
-    )
+    browser = browse(f"{good}/")
     wait_for(lambda: len(service.results) == 2 or not browser.running, 120, "both results")
     assert len(service.results) == 2, browser.said()
     found = {host.partition(".")[0]: each for host, each in service.results.items()}
