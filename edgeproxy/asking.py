@@ -1,8 +1,8 @@
-"""An HTTP endpoint that is asked about callers, by treq, over connections that are kept.
+"""An HTTP endpoint of somebody else that is asked, by treq, over connections that are kept.
 
 Everything is bounded: how many are asked at once, the time, and the bytes of an answer, head and
 body together. Redirects are not followed, cookies not kept and nothing is unpacked, so that what
-is read is what the configured address has said of this caller.
+is read is what the configured address has said to this question.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
+from OpenSSL import SSL
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from treq.content import collect
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import (
@@ -26,6 +28,7 @@ from twisted.internet.ssl import (
 )
 from twisted.internet.task import Cooperator
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -37,8 +40,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from edgeproxy.certs.loading import openssl_words
 from edgeproxy.certs.pem import read_content
-from edgeproxy.fetching import words
 
 LARGEST = 64 << 10
 """Bytes of an answer: what Envoy lets a head have, and more than any session."""
@@ -70,21 +73,26 @@ class Endpoint:
     """One address, asked over at most `most` connections at once.
 
     `authorities` are the certificates (PEM) that it is verified by, ``None`` for the system's;
-    `timeout` is in seconds. `reactor` connects and has the time.
+    `timeout` is in seconds, `largest` in bytes of an answer. `reactor` connects and has the time.
     """
 
     def __init__(
-        self, reactor: Any, url: str, authorities: bytes | None, timeout: float, most: int
+        self,
+        reactor: Any,
+        url: str,
+        authorities: bytes | None,
+        timeout: float,
+        most: int,
+        largest: int = LARGEST,
     ) -> None:
         self.url = url
         #: For people: without a query, which may hold a secret.
         self.shown = url.partition("?")[0]
         self.timeout = timeout
+        self.largest = largest
         self.reactor = reactor
         self._most = most
-        self._trust: Any = None
-        if url.startswith("https:"):
-            self._trust = _trust(authorities)
+        self._trust = _trust(authorities)
         self._free: list[_Line] = []
         self._stopped = False
         self.busy = 0
@@ -139,6 +147,7 @@ class _Line:
         pool.retryAutomatically = False
         self._agent = Agent.usingEndpointFactory(self._reactor, self, pool=pool)
         self._address: Any = None
+        self._tls: Any = None
         self._wire: _Wire | None = None
         self.flooded = self._reached = self._late = False
 
@@ -193,6 +202,8 @@ class _Line:
         )
         parts: list[bytes] = []
         yield collect(response, parts.append)
+        if self.flooded:  # one without a length looks whole wherever it is cut
+            raise self._too_long()
         return Reply(response.code, response.headers, b"".join(parts))
 
     def _failed(self, failure: Failure) -> Failure:
@@ -204,13 +215,16 @@ class _Line:
         if _cancelled(error) and not self._late:
             return Failure(Unanswered("nobody waits for it any more", ours=True))
         if self.flooded:
-            return Failure(Unanswered(f"an answer of more than {LARGEST} bytes"))
+            return Failure(self._too_long())
         if isinstance(error, Unanswered):
             return failure
-        why = words(error, self._whole.timeout)
+        why = _words(error, self._whole.timeout)
         if not self._reached:
             self._whole.unreachable = why
         return Failure(Unanswered(why))
+
+    def _too_long(self) -> Unanswered:
+        return Unanswered(f"an answer of more than {self._whole.largest} bytes")
 
     def close(self) -> None:
         self._pool.closeCachedConnections()
@@ -229,23 +243,23 @@ class _Line:
     def endpointForURI(self, uri: Any) -> _Line:
         timeout = self._whole.timeout
         self._address = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=timeout)
-        if self._trust is not None:
+        if uri.scheme == b"https":
             host = uri.host.decode("ascii").strip("[]")
-            options = optionsForClientTLS(host, trustRoot=self._trust)
-            self._address = wrapClientTLS(options, self._address)
+            self._tls = optionsForClientTLS(host, trustRoot=self._trust)
         return self
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        factory = WrappingFactory(protocolFactory)
+        factory: Any = WrappingFactory(protocolFactory)
         factory.protocol = self._made
         # Two lines in the log for each connection would say nothing.
         factory.noisy = protocolFactory.noisy = False
+        if self._tls is not None:
+            factory = TLSMemoryBIOFactory(self._tls, True, factory, clock=self._reactor)
         made: Deferred[Any] = self._address.connect(factory)
-        return made.addCallback(lambda wire: wire.wrappedProtocol)
+        return made.addCallback(lambda _: self._wire and self._wire.wrappedProtocol)
 
     def _made(self, factory: Any, wrapped: Any) -> _Wire:
-        self._wire = wire = _Wire(factory, wrapped)
-        wire.line = self
+        self._wire = wire = _Wire(factory, wrapped, self, self._whole.largest)
         self._reached = True
         self._whole.unreachable = ""
         return wire
@@ -259,30 +273,33 @@ class _Wire(ProtocolWrapper):
     """Passes on what comes as long as it may: so many bytes for each question. `silent` tells
     that nothing has come since the last one."""
 
-    line: _Line
     transport: Any
-    left = LARGEST
+
+    def __init__(self, factory: Any, wrapped: Any, line: _Line, largest: int) -> None:
+        super().__init__(factory, wrapped)
+        self._line = line
+        self._left = self._largest = largest
 
     @property
     def silent(self) -> bool:
-        return self.left == LARGEST
+        return self._left == self._largest
 
     def writeSequence(self, data: Any) -> None:
         """The head of the next question."""
-        self.left = LARGEST
+        self._left = self._largest
         self.transport.writeSequence(data)
 
     def dataReceived(self, data: bytes) -> None:
-        self.left -= len(data)
-        if self.left >= 0:
+        self._left -= len(data)
+        if self._left >= 0:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
         elif self.transport is not None:
-            self.line.flooded = True
+            self._line.flooded = True
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self.line.gone(self)
+        self._line.gone(self)
 
 
 def _stopped(result: Any, timer: Any) -> Any:
@@ -295,6 +312,25 @@ def _cancelled(error: BaseException) -> bool:
     """Whether somebody has given up; within an exchange Twisted says so in its own words."""
     reasons = getattr(error, "reasons", None)
     return isinstance(reasons[0].value if reasons else error, CancelledError)
+
+
+def _words(error: BaseException, longest: float) -> str:
+    """Why nothing came, in a few words; nothing of what the other side has said. `longest` are
+    the seconds that were given."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        error = reasons[0].value
+    if isinstance(error, TimeoutError | CancelledError):
+        return f"no answer within {longest:g} s"
+    if isinstance(error, DNSLookupError):
+        return "its name leads nowhere"
+    if isinstance(error, ConnectError):
+        return f"cannot connect: {error.args[0] if error.args else error.osError or 'refused'}"
+    if isinstance(error, VerificationError):
+        return "its certificate is for another name"
+    if isinstance(error, SSL.Error):
+        return f"TLS: {openssl_words(error)}"
+    return "no answer that could be understood"
 
 
 def _as_asked_for(response: Any) -> Any:

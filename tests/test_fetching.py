@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from origin_support import Origin, Reactor, running
 
+from edgeproxy.asking import IDLE
 from edgeproxy.fetching import LARGEST, Fetcher, FetchError
 
 
@@ -29,6 +30,16 @@ def test_a_document(reactor: Reactor) -> None:
     assert b"\r\nAccept: application/json\r\n" in asked
     assert b"\r\nAccept-Encoding: identity\r\n" in asked
     assert b"Cookie" not in asked
+
+
+@pytest.mark.parametrize("tls", ["", "127.0.0.1"])
+def test_its_connection_is_closed(reactor: Reactor, tls: str) -> None:
+    with Origin(tls) as origin:
+        origin.hangs = True
+        assert fetched(reactor, origin.url, origin.authority or None) == b"{}"
+        begun = reactor.seconds()
+        reactor.turn_until(origin.closed.is_set)
+        assert reactor.seconds() - begun < IDLE, "at once, not when it has been of no use for long"
 
 
 def test_chunks(reactor: Reactor) -> None:
