@@ -83,6 +83,7 @@ def issue(
     ca: bool = False,
     aia: bool = False,
     hash_: Any = None,
+    usages: Sequence[x509.ObjectIdentifier] = (),
 ) -> Issued:
     private = private if private is not None else key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn or (names or ["?"])[0][:64])])
@@ -104,6 +105,8 @@ def issue(
         where = x509.UniformResourceIdentifier("http://ca.example/issuer.der")
         access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, where)
         builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     signer = issuer.private if issuer else private
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     certificate = builder.sign(signer, hash_ or algorithm)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from certs_support import DAY, NOW, Issued, intermediate, issue, key, key_pem, root
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -83,8 +85,8 @@ def test_old_spellings_of_pem_are_read() -> None:
         Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
     )
     assert b"RSA PRIVATE KEY" in traditional
-    x509 = one.pem.replace(b" CERTIFICATE", b" X509 CERTIFICATE").replace(b"\n", b"\r\n")
-    only({"a": b"Bag Attributes\n  friendlyName: x\n" + x509, "b": b"\xef\xbb\xbf" + traditional})
+    old = one.pem.replace(b" CERTIFICATE", b" X509 CERTIFICATE").replace(b"\n", b"\r\n")
+    only({"a": b"Bag Attributes\n  friendlyName: x\n" + old, "b": b"\xef\xbb\xbf" + traditional})
 
 
 def openssl(folder: Path, command: str) -> None:
@@ -206,6 +208,27 @@ def test_a_certificate_signed_with_sha1_is_refused(tmp_path: Path) -> None:
     found = messages({name: (tmp_path / name).read_bytes() for name in ("leaf", "key")})
     assert [problem.file for problem in found] == ["leaf"]
     assert "signed with SHA1" in found[0].message
+
+
+def test_a_certificate_that_is_not_for_servers_is_not_served_and_told() -> None:
+    """It would win over the server's where it lasts longer, and every client would refuse it."""
+    good = issue(["a.example"], intermediate())
+    for usages in ([Usage.CLIENT_AUTH], [Usage.CODE_SIGNING, Usage.CLIENT_AUTH]):
+        clients = issue(["a.example"], intermediate(), end=NOW + 200 * DAY, usages=usages)
+        found = scan({"client": clients.full + clients.key, "good": good.full + good.key}, NOW)
+        assert [chain.chain_pem for chain in found.chains] == [good.full]
+        assert [problem.file for problem in found.problems] == ["client"]
+        assert found.problems[0].message == (
+            "certificate for a.example: its extended key usage lacks serverAuth: "
+            "clients refuse it as a server's"
+        )
+
+
+@pytest.mark.parametrize("usage", [Usage.SERVER_AUTH, Usage.ANY_EXTENDED_KEY_USAGE])
+def test_a_certificate_for_servers_and_others_is_served(
+    usage: x509.ObjectIdentifier,
+) -> None:
+    only({"a": (one := issue(["a.example"], usages=[Usage.CLIENT_AUTH, usage])).pem + one.key})
 
 
 def test_a_chain_that_lacks_its_intermediate_is_served_and_told() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from certs_support import Issued, intermediate, issue, key, key_pem
 from cli_support import call, called, write
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 NOW = datetime.now(UTC)
 
@@ -168,6 +169,18 @@ def test_what_openssl_refuses_wins_nothing(put: Put) -> None:
     assert "OpenSSL does not load it: " in result.stderr
     assert "nothing: OpenSSL does not load it" in result.stdout
     assert explained("a.example")["files"] == [["good"]]
+
+
+def test_a_client_certificate_beside_the_servers_wins_nothing(put: Put) -> None:
+    clients = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    put("client", issued("a.example", days=80, private=key("ECDSA", 1), usages=clients))
+    put("good", issued("a.example", days=50, private=key("ECDSA", 2)))
+    result = call("certs")
+    assert result.exit_code == 1
+    assert "certs/client: certificate for a.example: its extended key usage" in result.stderr
+    assert explained("a.example")["files"] == [["good"]]
+    Path("certs/good").unlink()
+    assert call("certs", "--for", "a.example").exit_code == 1
 
 
 @pytest.mark.parametrize(

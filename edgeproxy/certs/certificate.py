@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from edgeproxy.certs.hostname import normalise_pattern
 
@@ -40,7 +40,7 @@ class Certificate:
     tells_issuer: bool = field(compare=False)
     """It carries the address from which its issuer's certificate can be fetched."""
     weakness: str | None = field(compare=False)
-    """Why clients and OpenSSL's security level 2 would refuse it, if they would."""
+    """Why clients or OpenSSL's security level 2 would refuse it as a server's, if they would."""
     signers: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
     """By fingerprint, who was found to have signed it, and who not: a signature costs 0.1 ms, and
     thousands of certificates are looked at again when one of them changes."""
@@ -139,7 +139,20 @@ def _weakness(parsed: x509.Certificate) -> str | None:
     algorithm = parsed.signature_hash_algorithm
     if isinstance(algorithm, hashes.MD5 | hashes.SHA1) and parsed.issuer != parsed.subject:
         return f"it is signed with {algorithm.name.upper()}, which clients refuse"
+    if not _for_servers(parsed):
+        return "its extended key usage lacks serverAuth: clients refuse it as a server's"
     return None
+
+
+def _for_servers(parsed: x509.Certificate) -> bool:
+    """Look at the extended key usage; without one it is for everything (RFC 5280 4.2.1.12)."""
+    try:
+        usage = parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in usage or (
+        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+    )
 
 
 def _common_name(name: x509.Name) -> str:
