@@ -159,6 +159,17 @@ def test_what_is_wrong_is_told_and_is_the_exit_status(three: dict[str, Issued]) 
     assert call("certs", "--for", "api.example.com").exit_code == 0
 
 
+def test_a_folder_of_which_nothing_can_be_served(put: Put) -> None:
+    Path("certs/README").write_text("certificates go here")
+    for options in ((), ("--json",)):
+        assert call("certs", *options).exit_code == 1
+    assert call("certs").stderr == (
+        "warning: certs: no usable certificate with its key; put both there\n"
+    )
+    put("a.pem", issued("a.example"))
+    assert call("certs").exit_code == 0
+
+
 def test_what_openssl_refuses_wins_nothing(put: Put) -> None:
     weak_ca = issue(
         cn="Weak", private=key("RSA1024"), ca=True, issuer=intermediate(), end=NOW + timedelta(999)

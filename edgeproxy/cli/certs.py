@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgeproxy.certs.names import Choice, NameMap
     from edgeproxy.certs.scan import Chain, Problem
 
+NOTHING = "no usable certificate with its key; put both there"
+
 T = TypeVar("T")
 
 
@@ -86,8 +88,8 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
     key type the one that lasts longest. What a running gateway keeps from before a file broke
     is in `edgeproxy status`.
 
-    The exit status is 1 when a file is broken or clients are turned away; with --for, when a
-    client that asks for NAME would not accept what it gets.
+    The exit status is 1 when a file is broken, nothing can be served or clients are turned away;
+    with --for, when a client that asks for NAME would not accept what it gets.
     """
     loaded = the_config(config)
     settings = loaded.certs
@@ -96,7 +98,7 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
     stock = take_stock(settings.folder, settings.default)
     if name is None:
         _list(stock, settings.folder, json_)
-        raise SystemExit(1 if stock.problems else 0)
+        raise SystemExit(1 if stock.problems or not stock.names.entries else 0)
     choice = stock.names.why(name)
     asked = policy_of(choice.name or "*", loaded.client_certificates)
     if json_:
@@ -149,6 +151,8 @@ def _list(stock: Stock, folder: Path, json_: bool) -> None:
     table(["NAMES", "KEY", "ISSUER", "EXPIRES", "FILES", "ANSWERS FOR"], rows, losing)
     for problem in (*stock.problems, *stock.warnings):
         warn(f"{shown_path(folder / problem.file)}: {problem.message}")
+    if not names.entries:
+        warn(f"{shown_path(folder)}: {NOTHING}")
 
 
 def _wins(chain: Chain, names: NameMap) -> str:

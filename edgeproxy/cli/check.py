@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from edgeproxy.cli.certs import take_stock
+from edgeproxy.cli.certs import NOTHING, take_stock
 from edgeproxy.cli.options import config_option, json_option, setting, the_file
 from edgeproxy.cli.output import as_json, counted, example, progress, shown_path, warn
 
@@ -122,8 +122,7 @@ def _certificates(folder: Path, default: str | None) -> tuple[NameMap, list[Prob
     names, _, wrong, advice = take_stock(folder, default)
     problems = [Problem(_within(folder, each.file), 1, 1, each.message) for each in wrong]
     if not names.entries:
-        message = "no usable certificate with its key; put both there"
-        problems.append(Problem(shown_path(folder), 1, 1, message))
+        problems.append(Problem(shown_path(folder), 1, 1, NOTHING))
     if default is not None and names.default is None:
         message = f"no certificate here is for {default}, which `certs: default:` names"
         problems.append(Problem(shown_path(folder), 1, 1, message))
