@@ -258,3 +258,31 @@ def test_what_a_name_asks_of_its_clients(three: dict[str, Issued], tmp_path: Pat
     assert "asks for" not in call("certs", "--for", "example.org").stdout
     told = json.loads(called("certs", "--for", "api.example.com", "--json"))
     assert told["client_certificate"]["by"] == "staff"
+
+
+def test_what_an_address_or_no_name_at_all_asks_of_its_clients(put: Put, tmp_path: Path) -> None:
+    """As `Policies` has it: IPv6 in brackets; what is no host name counts as none, and gets the
+    default's certificate under the default's policy."""
+    put("address", issued("::1", "127.0.0.1", private=key("ECDSA", 1)))
+    put("default", issued("d.example", private=key("ECDSA", 2)))
+    settings: dict[str, Any] = {
+        "auth": {
+            "staff": {"client_certificate": "ca.pem"},
+            "any": {"client_certificate": "ca.pem"},
+        },
+        "client_certificates": {"[::1]": "staff", "d.example": "staff", "*": "any"},
+        "routes": {"*": {"/": {"page": True}}},
+    }
+    write(tmp_path, certs={"folder": "certs", "default": "d.example"}, **settings)
+
+    def by(name: str) -> str | None:
+        asked = explained(name)["client_certificate"]
+        return None if asked is None else asked["by"]
+
+    assert [by(name) for name in ("::1", "[::1]", "0:0::1", "-bad-", "", "d.example:443")] == (
+        ["staff"] * 6
+    )
+    assert [by(name) for name in ("127.0.0.1", "other.example")] == ["any", "any"]
+    # Without a default those are refused before they are asked for anything.
+    write(tmp_path, **settings)
+    assert [by(name) for name in ("-bad-", "other.example", "d.example")] == [None, None, "staff"]

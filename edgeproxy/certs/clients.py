@@ -18,7 +18,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from edgeproxy.identity.principal import Principal
 
 _log = Logger()
+
+T = TypeVar("T")
 
 DEPTH = 4
 """CAs between a client's certificate and the one that is trusted. nginx and Apache take none."""
@@ -102,6 +104,23 @@ class Policy:
         store.set_flags(flags)
 
 
+def of_name(name: str | None, by_host: Mapping[str, T]) -> T | None:
+    """What belongs to a name in any spelling, by host: exact, wildcard over one label, then any."""
+    normal = None if name is None else normalise(name) or normalise_address(name)
+    if normal is None:
+        return by_host.get("*")
+    if ":" in normal:
+        normal = f"[{normal}]"  # as hosts are written
+    return by_host.get(normal) or by_host.get(parent_pattern(normal) or "") or by_host.get("*")
+
+
+def of_sni(sni: str | None, names: NameMap | None, by_host: Mapping[str, T]) -> T | None:
+    """What belongs to the name that a client has sent; without one (None) to the default name."""
+    if sni is None and names is not None:
+        sni = names.default_name
+    return of_name(sni, by_host)
+
+
 class Policies:
     """The policies by host pattern; false when no name asks for certificates."""
 
@@ -115,21 +134,11 @@ class Policies:
 
     def find(self, name: str | None) -> Policy | None:
         """The policy of a name in any spelling: exact, wildcard over one label, then any."""
-        found = self.by_host
-        if name is not None:
-            normal = normalise(name) or normalise_address(name)
-            if normal is not None:
-                if ":" in normal:
-                    normal = f"[{normal}]"  # as hosts are written
-                pattern = parent_pattern(normal) or ""
-                return found.get(normal) or found.get(pattern) or found.get("*")
-        return found.get("*")
+        return of_name(name, self.by_host)
 
     def of_connection(self, sni: str | None, names: NameMap | None) -> Policy | None:
         """The policy under which a client's handshake stands; without SNI the default name's."""
-        if sni is None and names is not None:
-            sni = names.default_name
-        return self.find(sni)
+        return of_sni(sni, names, self.by_host)
 
 
 class Certified:

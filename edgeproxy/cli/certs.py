@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -20,11 +20,11 @@ from edgeproxy.cli.output import (
     table,
     warn,
 )
-from edgeproxy.config.clientcerts import policy_of
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import Choice, NameMap
     from edgeproxy.certs.scan import Chain, Problem
+    from edgeproxy.config.clientcerts import Asked
 
 NOTHING = "no usable certificate with its key; put both there"
 
@@ -100,7 +100,7 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
         _list(stock, settings.folder, json_)
         raise SystemExit(1 if stock.problems or not stock.names.entries else 0)
     choice = stock.names.why(name)
-    asked = policy_of(choice.name or "*", loaded.client_certificates)
+    asked = _asked(choice, stock.names, loaded.client_certificates)
     if json_:
         shown = None if asked is None else asked.model_dump()
         as_json({**_choice(choice, stock.names.made), "client_certificate": shown})
@@ -110,6 +110,13 @@ def certs(name: str | None, config: Path | None, json_: bool) -> None:
             must = "required" if asked.required else "voluntary"
             click.echo(f"asks for:  a client certificate of {asked.by}, {must}")
     raise SystemExit(0 if _accepted(choice, stock.names.made) else 1)
+
+
+def _asked(choice: Choice, names: NameMap, by_host: Mapping[str, Asked]) -> Asked | None:
+    """What the client is asked for, once it is answered at all."""
+    from edgeproxy.certs.clients import of_sni
+
+    return None if choice.entry is None else of_sni(choice.name, names, by_host)
 
 
 def _accepted(choice: Choice, now: datetime) -> bool:
