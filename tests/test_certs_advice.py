@@ -66,6 +66,41 @@ def test_overlaps() -> None:
     assert "is for 1.example, 2.example, 3.example, … too" in message
 
 
+def test_a_newer_certificate_that_an_older_one_outlives() -> None:
+    old = chain("a.example", left=300, life=365)
+    new = chain("a.example", left=89)
+    told = {
+        "a.example 89": "its certificate for a.example is not used: a.example 300 began earlier, "
+        "and goes before it as it lasts longer"
+    }
+    assert advice(old, new) == advice(new, old) == told
+    # Where its other names are answered by what began later still, those are not told.
+    both = chain("a.example", "b.example", left=89)
+    assert advice(old, both, chain("b.example", left=89.5)) == told
+    # It has begun when the old one did; the other type of key; a name of its own; too early.
+    assert advice(chain("a.example", left=300, life=301), new) == {}
+    assert advice(old, chain("a.example", left=89, kind="RSA")) == {}
+    assert (
+        advice(old, chain("a.example", "b.example", left=89))
+        .popitem()[1]
+        .startswith("its certificate is for a.example too")
+    )
+    assert advice(old, chain("a.example", left=120)) == {}
+
+
+@given(st.lists(st.floats(1, 40), min_size=1, max_size=9), st.floats(1, 400))
+def test_what_renewals_leave_behind_is_not_told(gaps: list[float], life: float) -> None:
+    """However often it was renewed, as long as each lasts longer than the one before."""
+    begin = NOW - sum(gaps) * DAY
+    left = [(begin - NOW) / DAY + life]
+    for gap in gaps:
+        left.append(left[-1] + gap)
+    assert not any(
+        "not used" in m
+        for m in advice(*(chain("a.example", left=each, life=life) for each in left)).values()
+    )
+
+
 def test_modes() -> None:
     modes = {"a": 0o600, "b": 0o640, "c": 0o604, "d": 0o620, "e": 0o400, "f": 0o444, "g": 0o777}
     told = [problem.file for problem in open_keys((*modes, "gone"), modes)]

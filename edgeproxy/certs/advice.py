@@ -22,7 +22,7 @@ failed."""
 _TOO_OPEN = 0o026
 
 _CHUNK = 500  # certificates looked at in a millisecond or two
-_MOST = 3  # names told of one certificate
+_MOST = 3  # names, and files, told of one certificate
 
 
 class Aging(NamedTuple):
@@ -82,34 +82,45 @@ def aging(
 
 
 def overlaps(names: NameMap) -> Generator[None, None, list[Problem]]:
-    """Return a problem for each certificate that answers for some of its names, while another of
-    its key type, which lasts longer, answers for the others. Yields every few milliseconds.
+    """Return a problem for each certificate that loses names to others of its key type in a way
+    that is hardly meant: while it answers for the rest of its names, or although it is the newer
+    one. Yields every few milliseconds.
 
-    A certificate that answers for nothing any more is what a renewal left behind: no word of it.
+    An older one that answers for nothing is what a renewal left behind: no word of it.
     """
     found: list[Problem] = []
     for number, chain in enumerate(names.chains):
         if number % _CHUNK == 0:
             yield
         mine = names.answered(chain)
-        if not mine or len(mine) == len(chain.names) or not chain.valid(names.made):
+        if len(mine) == len(chain.names) or not chain.valid(names.made):
             continue
-        lost = [name for name in chain.names if name not in mine]
-        others = dict.fromkeys(
-            other.files[0]
-            for name in lost
+        lost = [
+            (name, other)
+            for name in chain.names
+            if name not in mine
             for other in names.by_name[name].chains
             if other.key_type == chain.key_type
-        )
-        shown = ", ".join(lost[:_MOST]) + ("" if len(lost) <= _MOST else ", …")
-        found.append(
-            Problem(
-                chain.files[0],
-                f"its certificate is for {shown} too, and {', '.join(list(others)[:_MOST])} "
-                "answers: one name, two certificates in use",
-            )
-        )
+        ]
+        if mine:
+            words = "is for {} too, and {} answers: one name, two certificates in use"
+        else:
+            lost = [(name, other) for name, other in lost if _outlives(other, chain)]
+            words = "for {} is not used: {} began earlier, and goes before it as it lasts longer"
+        if lost:
+            files = (other.files[0] for _, other in lost)
+            words = words.format(_few(name for name, _ in lost), _few(files))
+            found.append(Problem(chain.files[0], f"its certificate {words}"))
     return found
+
+
+def _outlives(older: Chain, newer: Chain) -> bool:
+    return older.not_before < newer.not_before and older.not_after > newer.not_after
+
+
+def _few(texts: Iterable[str]) -> str:
+    each = list(dict.fromkeys(texts))
+    return ", ".join(each[:_MOST]) + ("" if len(each) <= _MOST else ", …")
 
 
 def open_keys(files: Iterable[str], modes: Mapping[str, int]) -> list[Problem]:
