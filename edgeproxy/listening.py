@@ -30,6 +30,8 @@ _log = Logger()
 _ROOM = 64
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
+Strange = Callable[[str, bytes], None]
+"""Told of a handshake that failed at its first bytes: the client, and what waits to be read."""
 
 
 class Listening:
@@ -55,6 +57,7 @@ class Listening:
         self._proxies = proxies
         self._headless = Burst()
         self._unnamed = Burst()
+        self._doubled = Burst()
         self._strange = self._tell_strange
         self.accepted = 0
         #: Connections that ended before their handshake was done.
@@ -128,11 +131,14 @@ class Listening:
             self._begin(sock, host, address[1])
 
     def _wait_for_head(self, sock: socket.socket, host: str, port: int) -> None:
+        def doubled(_: str, waiting: bytes) -> None:
+            self._tell_doubled(host, waiting)
+
         def taken(announced: Announced, told: Told | None) -> None:
             self.connections.discard(announced)
             self._deadlines.waiting.discard(announced)
             try:
-                connection = self._begin(sock, *(told or (host, port)))
+                connection = self._begin(sock, *(told or (host, port)), doubled)
             except Exception:
                 _log.failure("A connection could not be taken")
                 sock.close()
@@ -171,7 +177,19 @@ class Listening:
                 count=self._unnamed.count,
             )
 
-    def _begin(self, sock: socket.socket, host: str, port: int) -> Http1Server:
+    def _tell_doubled(self, proxy: str, waiting: bytes) -> None:
+        """The same after a head of a named proxy, whose client cannot be blamed for the next."""
+        if looks_cut(waiting) and self._doubled.another(self.listener.clock.now()):
+            _log.warn(
+                "connection from {host} refused: a second PROXY head follows the first; one is "
+                "right: another proxy behind {host} sends one too (refused so far: {count})",
+                host=proxy,
+                count=self._doubled.count,
+            )
+
+    def _begin(
+        self, sock: socket.socket, host: str, port: int, strange: Strange | None = None
+    ) -> Http1Server:
         peer = Peer(host, port, self.number)
         connection = Http1Server(self.listener, peer)
         if self._context is None:
@@ -179,7 +197,7 @@ class Listening:
         else:
             tls = Accepted(self._context(), sock)
             connection.stream = stream = TLSStream(
-                self._reactor, sock, connection, tls, client=host, strange=self._strange
+                self._reactor, sock, connection, tls, client=host, strange=strange or self._strange
             )
         connection.stream.last = True
         self.connections.add(connection)

@@ -184,6 +184,22 @@ def test_a_proxy_that_was_forgotten_is_told_once(gateway: Start) -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_second_head_is_told_of_the_proxy_and_not_of_its_client(gateway: Start) -> None:
+    running = gateway(config("127.0.0.1"))
+    for first, second in ((V1, V2), (V2, V1), (b"PROXY UNKNOWN\r\n", V1)):
+        with (
+            pytest.raises((ssl.SSLError, ConnectionError)),
+            talk(running, first + second),
+        ):
+            pass
+    said = "connection from 127.0.0.1 refused: a second PROXY head follows the first; one is right"
+    running.child.wait_until_said(said)
+    wait_for(lambda: running.control("status")["listeners"][0]["connections"] == 0)
+    assert running.child.said().count(said) == 1
+    assert "192.0.2.7" not in running.child.said()
+    assert "those alone" not in running.child.said()
+
+
 def test_services_are_told_the_client(gateway: Start) -> None:
     """X-Forwarded-For begins with whom the balancer names; what the client says is dropped."""
     with peer(polite) as service:
