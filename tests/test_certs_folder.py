@@ -34,6 +34,15 @@ from edgeproxy.certs.scan import Problem
 A1 = issue(["a.example"], intermediate(), private=key("ECDSA", 1))
 A2 = issue(["a.example"], intermediate(), private=key("ECDSA", 2), end=NOW + 90 * DAY)
 B = issue(["b.example"], private=key("ECDSA", 3))
+EXPIRED = issue(["a.example"], intermediate(), private=key("ECDSA", 4), end=NOW - DAY / 2)
+EARLY = issue(["a.example"], intermediate(), private=key("ECDSA", 5), start=NOW + 10 * DAY)
+TELLING = issue(
+    ["a.example"], intermediate(), private=key("ECDSA", 6), end=NOW + 90 * DAY, aia=True
+)
+OLD_CA = issue(
+    cn="Old Intermediate", issuer=root(), private=key("ECDSA", 7), ca=True, end=NOW - DAY / 2
+)
+UNDER_OLD = issue(["a.example"], OLD_CA, private=key("ECDSA", 8), end=NOW + 90 * DAY)
 
 
 class Watched:
@@ -278,6 +287,21 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "grown too large": lambda path: path.write_bytes(b"x" * ((1 << 20) + 1)),
     "a link that leads nowhere": lambda path: (path.unlink(), path.symlink_to("nothing")),
     "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "expired": lambda path: path.write_bytes(EXPIRED.full + EXPIRED.key),
+    "not yet valid": lambda path: path.write_bytes(EARLY.full + EARLY.key),
+    "cut in its intermediate": lambda path: path.write_bytes(A2.key + A2.full[:-100]),
+    "a damaged intermediate": lambda path: path.write_bytes(
+        A2.key + A2.pem + A2.full[len(A2.pem) :].replace(b"MII", b"AAA")
+    ),
+    "without its intermediate": lambda path: path.write_bytes(A2.key + A2.pem),
+    "without the intermediate it tells of": lambda path: path.write_bytes(
+        TELLING.key + TELLING.pem
+    ),
+    "the same without its intermediate": lambda path: path.write_bytes(A1.key + A1.pem),
+    "under an expired intermediate": lambda path: path.write_bytes(UNDER_OLD.key + UNDER_OLD.full),
 }
 
 
@@ -296,13 +320,63 @@ def test_a_broken_file_never_takes_its_good_certificate_down(
         assert watched.serves("a.example") == A1.full
         assert watched.serves("b.example") == B.full
     assert any("stays in use" in message for message in watched.problems["a.pem"])
+    assert len(watched.problems["a.pem"]) > 1, "and why"
+    assert not any(problem.error for problem in watched.folder.problems), "nobody is turned away"
     warnings = [line for line in log if "a.pem" in line]
     assert len(warnings) == len(set(warnings)) == len(watched.problems["a.pem"])
-    file.unlink()
+    assert watched.folder._telling.counts.problems > 0
+    if file.is_dir():
+        file.rmdir()
+    file.unlink(missing_ok=True)
     write(file, A2.full + A2.key)
     watched.look()
     assert watched.serves("a.example") == A2.full
     assert watched.problems == {}
+
+
+def test_the_better_one_counts_once_its_time_has_come(watched: Watched) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    soon = issue(["a.example"], intermediate(), start=NOW + timedelta(seconds=60))
+    write(watched.path / "a.pem", soon.full + soon.key)
+    watched.look()
+    assert watched.serves("a.example") == A1.full
+    watched.clock.advance(60)
+    watched.look()
+    assert watched.serves("a.example") == soon.full
+    assert watched.problems == {}
+
+
+def test_an_intermediate_that_expires_gives_way_to_what_is_beside_it(watched: Watched) -> None:
+    ca = issue(
+        cn="Short", issuer=root(), private=key("ECDSA", 9), ca=True, end=NOW + timedelta(seconds=60)
+    )
+    short = issue(["a.example"], ca, end=NOW + 99 * DAY)
+    write(watched.path / "short.pem", short.full + short.key)
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == short.full
+    assert watched.problems == {}
+    watched.clock.advance(61)
+    watched.look()
+    assert watched.serves("a.example") == A1.full
+    assert "“Short” expired" in watched.problems["short.pem"][0]
+    (candidate,) = [
+        each
+        for each in watched.folder.names.why("a.example").candidates
+        if each.chain.chain_pem == short.full
+    ]
+    assert "“Short” expired" in candidate.verdict
+
+
+def test_without_a_better_one_a_chain_with_a_fault_is_served(watched: Watched) -> None:
+    write(watched.path / "a.pem", TELLING.pem + TELLING.key)
+    watched.folder.start()
+    assert watched.serves("a.example") == TELLING.pem
+    write(watched.path / "a.pem", UNDER_OLD.full + UNDER_OLD.key)
+    watched.look()
+    assert watched.serves("a.example") == UNDER_OLD.full
+    assert len(watched.problems["a.pem"]) == 1
 
 
 def test_what_was_kept_goes_when_it_expires(watched: Watched) -> None:
@@ -372,6 +446,53 @@ def test_a_folder_that_goes_away_takes_nothing_down_and_may_come_back(watched: W
     assert watched.problems == {}
 
 
+@pytest.mark.parametrize("part", ["", "shop"])
+def test_an_empty_folder_in_its_place_takes_nothing_down(watched: Watched, part: str) -> None:
+    """A file system that is not mounted any more shows the empty folder below it."""
+    write(watched.path / "shop" / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    place = watched.path / part
+    place.rename(watched.path.with_name("away"))
+    place.mkdir()
+    for _ in range(3):
+        watched.look()
+        assert watched.serves("a.example") == A1.full
+    (told,) = watched.problems[part or str(watched.path)]
+    assert "not mounted" in told
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.look()
+    assert watched.serves("b.example") == B.full
+    place.joinpath("b.pem").unlink(missing_ok=True)
+    shutil.rmtree(place)
+    watched.path.with_name("away").rename(place)
+    write(watched.path / "shop" / "a.pem", A2.full + A2.key)
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_a_folder_that_was_emptied_takes_its_certificates_with_it(watched: Watched) -> None:
+    write(watched.path / "shop" / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    (watched.path / "shop" / "a.pem").unlink()
+    watched.look()
+    assert watched.serves("a.example") is None
+    assert watched.problems == {}
+
+
+def test_more_files_than_are_looked_at_take_nothing_down(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_FILES", 3)
+    write(watched.path / "z" / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    for number in range(3):
+        write(watched.path / f"{number}.txt", b"junk")
+    watched.look()
+    assert watched.serves("a.example") == A1.full
+    assert "more than 3 files" in watched.problems[str(watched.path)][0]
+
+
 def test_a_folder_that_is_not_there_at_the_start_is_waited_for(watched: Watched) -> None:
     watched.path.rmdir()
     watched.folder.start()
@@ -382,13 +503,17 @@ def test_a_folder_that_is_not_there_at_the_start_is_waited_for(watched: Watched)
     assert watched.serves("a.example") == A1.full
 
 
-def test_an_expired_file_beside_a_good_one(watched: Watched) -> None:
+def test_an_expired_file_beside_a_good_one(watched: Watched, log: list[str]) -> None:
     old = issue(["a.example", "c.example"], end=NOW - DAY / 2)
     write(watched.path / "0-old.pem", old.full + old.key)
     write(watched.path / "good.pem", A1.full + A1.key)
     watched.folder.start()
     assert watched.serves("a.example") == A1.full
     assert "expired" in watched.problems["0-old.pem"][0]
+    del log[:]
+    (watched.path / "0-old.pem").unlink()
+    watched.look()
+    assert not [line for line in log if "was kept" in line]
 
 
 def test_the_moment_a_validity_begins_or_ends_changes_the_map(watched: Watched) -> None:
@@ -539,8 +664,9 @@ def test_broken_files_are_counted_once_each(watched: Watched) -> None:
     watched.look()
     (watched.path / "a.pem").write_bytes(b"")
     watched.look()
-    assert counts.problems == 2, "an empty file is nothing, and what was in it is kept"
-    assert "stays in use" in watched.problems["a.pem"][0]
+    assert counts.problems == 3, "an empty file is nothing by itself, but it was something"
+    assert "is empty" in watched.problems["a.pem"]
+    assert any("stays in use" in text for text in watched.problems["a.pem"])
 
 
 def test_age_is_told_at_a_fifth_and_a_tenth_once_and_the_end_is_an_error(

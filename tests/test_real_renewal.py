@@ -117,12 +117,20 @@ def nonsense(folder: Path, number: int, bystander: Issued) -> None:
         (folder / name).chmod(0o600)
 
 
-def halfway(renewed: Path, rewritten: Path, one: Issued) -> None:
-    """Two renewals that stop in the middle: a key without its chain, half of a chain."""
+def halfway(renewed: Path, rewritten: Path, number: int) -> None:
+    """Two renewals that go wrong: a key without its chain, and another kind each time."""
+    one = _issued("nobody.test", 10_000 + number)
+    late = _issued(rewritten.name, 11_000 + number, end=NOW - DAY)
+    good = _issued(rewritten.name, 12_000 + number)
+    kinds = (
+        one.full[: len(one.pem) // 2],
+        late.full + late.key,
+        good.key + good.full[:-100],
+    )
     (renewed / ".new").write_bytes(one.key)
     (renewed / ".new").chmod(0o600)
     (renewed / ".new").replace(renewed / "privkey.pem")
-    (rewritten / "site.cer").write_bytes(one.full[: len(one.pem) // 2])
+    (rewritten / "site.cer").write_bytes(kinds[number % len(kinds)])
 
 
 def _issued(name: str, number: int, end: datetime | None = None) -> Issued:
@@ -220,7 +228,7 @@ def test_renewals_under_load_lose_nothing(
             if turn % 5 == 0:
                 kept = [folders[renamed], folders[rewritten]]
                 before = [served(running.port, folder.name) for folder in kept]
-                halfway(*kept, _issued("nobody.test", 10_000 + turn))
+                halfway(*kept, turn)
                 wait_for(lambda: running.child.said().count("stays in use") > told + 1)  # noqa: B023
                 told = running.child.said().count("stays in use")
                 assert [served(running.port, folder.name) for folder in kept] == before

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
-from edgeproxy.certs.keeping import kept, removed, told_of
+from edgeproxy.certs.keeping import eased, kept, reasons, removed, shortened, told_of
 from edgeproxy.certs.loading import refusal
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.pem import Content
 from edgeproxy.certs.reading import (
+    Identity,
     Signature,
     Survey,
     cannot_read,
@@ -92,6 +93,7 @@ class CertificateFolder:
         self._known: dict[str, _Known] = {}
         self._memory: dict[bytes, Content] = {}
         self._modes: dict[str, int] = {}
+        self._folders: dict[str, Identity] = {}
         self._key_files: tuple[str, ...] = ()
         self._unread: frozenset[Problem] = frozenset()
         self._leaving: frozenset[Chain] = frozenset()
@@ -186,6 +188,7 @@ class CertificateFolder:
         """Look at the folder and publish what changed, in steps of a few milliseconds."""
         now = self._now()
         survey = yield from survey_in_steps(self._folder)
+        self._folders = survey.compare(self._folder, self._folders)
         if self._watch.watch(survey.watch):
             # What changed between the survey and the watch went unseen.
             self._again = True
@@ -214,6 +217,8 @@ class CertificateFolder:
             found = yield from self._loadable(found)
         self._key_files = found.key_files
         before = self.names.chains
+        found = shortened(found, before, now)
+        yield
         stay = kept(before, found, survey, now)
         yield
         going = removed((c for c in before if c not in stay), found, survey, now)
@@ -225,8 +230,10 @@ class CertificateFolder:
         chains = (*found.chains, *stay, *leaving)
         yield
         gone = {chain.fingerprint for chain in before}.difference(c.fingerprint for c in chains)
-        self._telling.ended(c for c in before if c.fingerprint in gone and now > c.not_after)
-        problems = {*found.problems, *survey.problems}
+        ended = (c for c in before if c.fingerprint in gone and c.valid(self.names.made))
+        self._telling.ended(c for c in ended if now > c.not_after)
+        problems = {*survey.problems, *eased(found.problems, stay)}
+        problems.update(reasons(stay, found, survey, now))
         other = self._telling.tell(problems, told_of(stay, survey.present))
         yield
         same = [(c, c.files) for c in before] == [(c, c.files) for c in chains]

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from edgeproxy.certs.certificate import Certificate
 from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
 from edgeproxy.certs.scan import Chain, run
 
@@ -62,9 +64,10 @@ class Choice(NamedTuple):
 class NameMap:
     """An immutable map from names to entries, made at one moment from the chains of a folder.
 
-    Per name and key type the valid chain that lasts longest wins. A chain outside its validity
-    answers only for names that no valid chain covers, be it exactly or by a wildcard: its
-    clients then say "expired", which helps more than a refused handshake.
+    Per name and key type the valid chain that lasts longest wins, among those that are without a
+    fault if there are any. A chain outside its validity answers only for names that no valid chain
+    covers, be it exactly or by a wildcard: its clients then say "expired", which helps more than
+    a refused handshake.
     """
 
     __slots__ = ("_by_name", "chains", "default", "default_name", "entries", "made", "until")
@@ -168,6 +171,9 @@ class NameMap:
             return "expired" if self.made > chain.not_after else "not yet valid"
         if self._by_name.get(pattern) is not entry:
             return "the exact name goes before a wildcard"
+        fault = chain.fault(self.made)
+        if fault is not None:
+            return fault
         return f"another {chain.key_type} certificate lasts longer"
 
 
@@ -186,9 +192,17 @@ def _choose(chains: Iterable[Chain], now: datetime) -> Generator[None, None, _Ch
     invalid: _Best = {}
     # The longest-lasting comes last and stays; among equals the fingerprint decides, never the
     # file's name.
-    ordered = sorted(chains, key=lambda c: (c.not_after, c.not_before, c.fingerprint))
-    for number, chain in enumerate(ordered):
-        target = valid if chain.valid(now) else invalid
+    ranked = []
+    for number, chain in enumerate(chains):
+        ranked.append(
+            (chain.rank(now), chain.not_after, chain.not_before, chain.fingerprint, chain)
+        )
+        if number % _CHUNK == 0:
+            yield
+    ranked.sort(key=itemgetter(0, 1, 2, 3))
+    yield
+    for number, (rank, *_, chain) in enumerate(ranked):
+        target = valid if rank else invalid
         for name in chain.names:
             target.setdefault(name, {})[chain.key_type] = chain
         if number % _CHUNK == 0:
@@ -217,6 +231,10 @@ def _entry(best: Mapping[str, Chain]) -> Entry:
 
 
 def _next_change(chains: Iterable[Chain], now: datetime) -> datetime | None:
-    """Return the next moment when a chain begins or ceases to be valid."""
-    moments = [moment for c in chains for moment in (c.not_before, c.not_after) if moment > now]
-    return min(moments, default=None)
+    """Return the next moment when a chain, or a part of one, begins or ceases to be valid."""
+    parts: dict[int, Chain | Certificate] = {}
+    for chain in chains:
+        parts[id(chain)] = chain
+        parts.update((id(each), each) for each in chain.intermediates)
+    moments = (moment for part in parts.values() for moment in (part.not_before, part.not_after))
+    return min((moment for moment in moments if moment > now), default=None)

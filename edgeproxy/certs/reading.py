@@ -25,6 +25,10 @@ Signature = tuple[int, int, int, int, int]
 """Device, inode, size, time of last change of content and of metadata (ns)."""
 
 
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
 @dataclass(slots=True)
 class Survey:
     """What stands in a folder. Files are named relative to it, with `/`."""
@@ -34,11 +38,44 @@ class Survey:
     """Permission bits of `files`, of what a link leads to."""
     problems: list[Problem] = field(default_factory=list)
     present: set[str] = field(default_factory=set)
-    """Files that are there, be they readable or not."""
+    """What is there and no folder, be it readable or not, and a file or not."""
+    filled: dict[str, Identity] = field(default_factory=dict)
+    """Folders with something in them; "" is the folder itself."""
+    hollow: dict[str, Identity] = field(default_factory=dict)
+    """Folders with nothing in them."""
     unreadable: set[str] = field(default_factory=set)
-    """Folders whose files are unknown; "" is the folder itself."""
+    """Folders whose files are unknown, or not all known."""
     watch: set[str] = field(default_factory=set)
     """Real folders in which a change may change what stands here."""
+
+    def there(self, name: str) -> bool:
+        """Say whether something of a name is there, be it a file or not."""
+        return name in self.present or name in self.filled or name in self.hollow
+
+    def unknown(self, file: str) -> bool:
+        """Say whether a file may be there although it was not seen."""
+        return any(not parent or file.startswith(parent + "/") for parent in self.unreadable)
+
+    def compare(self, root: Path, before: dict[str, Identity]) -> dict[str, Identity]:
+        """Find the folders that stand empty in the place of others: what a file system leaves that
+        was unmounted. What was in them is unknown, not gone.
+
+        `before` is what the last comparison returned: the folders by their names that had
+        something in them. `root` is the folder itself, as it is called in a problem.
+        """
+        for name, identity in self.hollow.items():
+            if before.get(name, identity) != identity:
+                self.problems.append(Problem(name or str(root), _HOLLOW))
+                self.unreadable.add(name)
+        if not self.unreadable:  # else those may come back that were not seen
+            before = {name: before[name] for name in before.keys() & self.hollow}
+        return before | self.filled
+
+
+_HOLLOW = (
+    "is another folder than before, and empty: is a file system not mounted? What was read from "
+    "it stays in use"
+)
 
 
 def survey_in_steps(folder: Path) -> Generator[None, None, Survey]:
@@ -57,6 +94,8 @@ def survey_in_steps(folder: Path) -> Generator[None, None, Survey]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
+            kind = survey.filled if listed else survey.hollow
+            kind[relative] = (status.st_dev, status.st_ino)
         except OSError as error:
             survey.problems.append(Problem(relative or str(folder), _words(error)))
             survey.unreadable.add(relative)
@@ -68,6 +107,7 @@ def survey_in_steps(folder: Path) -> Generator[None, None, Survey]:
             if len(survey.present) >= MAX_FILES:
                 message = f"more than {MAX_FILES:,} files: the rest is not looked at"
                 survey.problems.append(Problem(str(folder), message))
+                survey.unreadable.add("")
                 return survey
             _look_at(entry, relative, survey, subfolders)
             if number % 100 == 99:
@@ -93,9 +133,10 @@ def _look_at(entry: os.DirEntry[str], parent: str, survey: Survey, subfolders: l
         return
     if stat.S_ISDIR(status.st_mode):
         subfolders.append(name)
+        return
+    survey.present.add(name)
     # A pipe, a socket or a device is nobody's certificate, and opening it might never return.
-    elif stat.S_ISREG(status.st_mode):
-        survey.present.add(name)
+    if stat.S_ISREG(status.st_mode):
         if entry.is_symlink():
             survey.watch.add(os.path.dirname(os.path.realpath(entry.path)))
         if status.st_size > MAX_SIZE:

@@ -52,12 +52,40 @@ class Chain:
     issuer: str = field(compare=False)
     fingerprint: str
     """SHA-256 of the leaf, hexadecimal."""
+    intermediates: tuple[Certificate, ...] = field(default=(), repr=False, compare=False)
+    """What is sent above the leaf."""
     missing: str | None = field(default=None, compare=False)
     """The name of an intermediate that clients will need and that was not found."""
+    damaged: bool = field(default=False, compare=False)
+    """A file of the leaf has parts that cannot be read; what is above it may have been there."""
 
     def valid(self, now: datetime) -> bool:
         """Say whether the leaf is within its validity (RFC 5280 4.1.2.5: both ends included)."""
         return self.not_before <= now <= self.not_after
+
+    def fault(self, now: datetime) -> str | None:
+        """Return why clients would turn away from it now, or None if they would not."""
+        if not self.valid(now):
+            return _out_of_time(self.not_before, self.not_after, now)
+        if self.missing is not None:
+            return f"the chain is incomplete, “{self.missing}” is not here"
+        for each in self.intermediates:
+            if not each.valid(now):
+                state = _out_of_time(each.not_before, each.not_after, now)
+                return f"in its chain, {each.label} {state}"
+        return "a part of its file cannot be read" if self.damaged else None
+
+    def rank(self, now: datetime) -> int:
+        """Return 0 for a leaf outside its validity, 1 for a fault above it, 2 for a good chain."""
+        if not self.valid(now):
+            return 0
+        return 1 if self.fault(now) else 2
+
+
+def _out_of_time(begin: datetime, end: datetime, now: datetime) -> str:
+    if now > end:
+        return f"expired on {end:%Y-%m-%d %H:%M} UTC"
+    return f"is not valid before {begin:%Y-%m-%d %H:%M} UTC"
 
 
 class Scan(NamedTuple):
@@ -126,7 +154,7 @@ def scan_in_steps(
         yield
     old = list(_out_of_date(chains, now))
     yield
-    problems = {*wrong, *_incomplete(chains), *old}
+    problems = {*wrong, *faults_above(chains, now), *old}
     broken = frozenset(problem.file for problem in wrong)
     key_files = tuple(file for file, content in contents.items() if content.keys)
     return Scan(tuple(chains), tuple(sorted(problems)), broken, key_files)
@@ -186,16 +214,19 @@ def _chain(pool: _Pool, leaf: Certificate, places: Collection[str], now: datetim
         files=tuple(dict.fromkeys((*places, *key_files))),
         issuer=leaf.issuer_name,
         fingerprint=leaf.fingerprint,
+        intermediates=tuple(issuers),
         missing=missing,
+        damaged=any(pool.contents[file].problems for file in places),
     )
 
 
-def _incomplete(chains: Iterable[Chain]) -> Iterator[Problem]:
-    """Yield a problem for each chain that clients will not be able to follow to its root."""
+def faults_above(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
+    """Yield a problem for each chain that clients will not be able to follow to its root. What is
+    damaged has been told of its file."""
     for chain in chains:
-        if chain.missing is not None:
-            message = f"the chain is incomplete, “{chain.missing}” is not here"
-            yield Problem(chain.files[0], f"certificate for {chain.names[0]}: {message}")
+        if chain.rank(now) == 1 and not chain.damaged:
+            message = f"certificate for {chain.names[0]}: {chain.fault(now)}"
+            yield Problem(chain.files[0], message)
 
 
 def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
@@ -207,10 +238,7 @@ def _out_of_date(chains: Iterable[Chain], now: datetime) -> Iterator[Problem]:
     for chain in chains:
         if chain.valid(now) or all(covered & {n, parent_pattern(n)} for n in chain.names):
             continue
-        if now > chain.not_after:
-            state = f"expired on {chain.not_after:%Y-%m-%d %H:%M} UTC"
-        else:
-            state = f"is not valid before {chain.not_before:%Y-%m-%d %H:%M} UTC"
+        state = _out_of_time(chain.not_before, chain.not_after, now)
         yield Problem(chain.files[0], f"certificate for {chain.names[0]} {state}", error=True)
 
 
