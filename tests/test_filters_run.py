@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from asyncio import CancelledError as CancelledByAsyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import globalLogPublisher
 
 from edgeproxy.config import ConfigError
 from edgeproxy.exchange import Exchange, Outcome
 from edgeproxy.filters import Answer, Filter, LogEntry, Refuse, Request, Response
+from edgeproxy.filters.pending import Pending
 from edgeproxy.filters.run import Run
 from edgeproxy.testing import FilterHarness, MemoryGateway, Way
 
@@ -276,6 +279,127 @@ def test_a_hook_that_swallows_its_cancellation_lets_nobody_in() -> None:
     seen = harness.request()
     harness.wait(6)
     assert (seen.status, seen.passed_on) == (503, None)
+
+
+class Sharing(Filter):
+    """Everybody waits for the same look-up, which is done once."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.lookup: Deferred[Any] = Deferred(self._cancel)
+
+    def _cancel(self, deferred: Deferred[Any]) -> None:
+        self.cancelled += 1
+
+    def on_request(self, request: Request) -> Any:
+        return self._do(request, "Early")
+
+    def on_upstream_request(self, request: Request) -> Any:
+        return self._do(request, "Late")
+
+    def on_response(self, request: Request, response: Response) -> Any:
+        return self._do(request, "Back")
+
+    def _do(self, request: Request, when: str) -> Any:
+        return self.lookup if f"X-{when}" in request.headers else None
+
+
+RESULTS = [
+    (None, 200),
+    (Answer(299, body="mine"), 299),
+    (Refuse(403, "No."), 403),
+    (KeyError("secret"), 500),
+    (True, 500),
+]
+
+
+@pytest.mark.parametrize("when", ["Early", "Late", "Back"])
+@pytest.mark.parametrize(("result", "status"), RESULTS)
+def test_a_deferred_that_several_requests_wait_for_says_the_same_to_each(
+    when: str, result: Any, status: int, unhandled: list[str]
+) -> None:
+    harness = FilterHarness(Sharing)
+    waiting = [harness.request(headers={f"X-{when}": "1"}) for _ in range(3)]
+    assert [each.status for each in waiting] == [0, 0, 0]
+    fire = harness.filter.lookup
+    if isinstance(result, Exception):
+        fire.errback(result)
+    else:
+        fire.callback(result)
+    harness.settle()
+    late = [harness.request(headers={f"X-{when}": "1"}) for _ in range(2)]
+    assert [each.status for each in waiting + late] == [status] * 5
+    if when != "Back" and status != 200:
+        assert not any(each.passed_on for each in waiting + late)
+    del fire
+    del harness.filter.lookup
+    gc.collect()
+    assert unhandled == []
+
+
+@pytest.fixture
+def unhandled() -> Iterator[list[str]]:
+    """What Twisted says of failures that nobody has looked at."""
+    found: list[str] = []
+
+    def observe(event: Any) -> None:
+        text = str(event.get("log_format"))
+        if "Unhandled" in text:
+            found.append(text)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+def test_a_failure_that_comes_after_what_was_looked_at_is_told_as_ever(
+    unhandled: list[str],
+) -> None:
+    def fail(result: Any) -> None:
+        raise KeyError("later")
+
+    harness = FilterHarness(Sharing)
+    seen = harness.request(headers={"X-Early": "1"})
+    harness.filter.lookup.callback(None)
+    assert seen.status == 200
+    harness.filter.lookup.addCallback(fail)
+    del harness.filter.lookup
+    gc.collect()
+    assert unhandled == ["Unhandled error in Deferred:"]
+
+
+def test_a_client_that_goes_away_cancels_nothing_that_others_wait_for() -> None:
+    harness = FilterHarness(Sharing)
+    first, second = (harness.request(headers={"X-Early": "1"}) for _ in range(2))
+    first._client.reset()
+    harness.settle()
+    assert (harness.filter.cancelled, second.status) == (0, 0)
+    second._client.reset()
+    harness.settle()
+    assert harness.filter.cancelled == 1
+
+
+def test_what_takes_too_long_ends_for_all_who_wait_for_it() -> None:
+    """Else newcomers would keep alive what never ends."""
+    harness = FilterHarness(Sharing, settings={"timeout": "2s"})
+    first = harness.request(headers={"X-Early": "1"})
+    harness.wait(1)
+    second = harness.request(headers={"X-Early": "1"})
+    harness.wait(1.5)
+    assert (first.status, second.status, harness.filter.cancelled) == (503, 503, 1)
+    assert (first.passed_on, second.passed_on) == (None, None)
+
+
+def test_who_may_wait_longer_does() -> None:
+    harness = FilterHarness(Sharing)
+    deadlines = harness.gateway.gateway.deadlines
+    told: list[Any] = []
+    for timeout in (1, 3):
+        Pending(deadlines, timeout, harness.filter.lookup, told.append)
+    harness.wait(2)
+    assert ([type(each).__name__ for each in told], harness.filter.cancelled) == (["TimedOut"], 0)
+    harness.filter.lookup.callback("late")
+    assert told[1:] == ["late"]
 
 
 @pytest.mark.parametrize("way", Way)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import DebugInfo, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,14 +22,53 @@ class TimedOut(Exception):
     """A hook has not given its result in time."""
 
 
+class _Shared(DebugInfo):
+    """What is known here of one Deferred: who waits for it, and the failure that they have seen.
+
+    A failure stays in its Deferred, for whoever asks next; Twisted would say of it that nobody
+    has handled it, unless this stands where it looks.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Pending] = []
+        self.seen: Failure | None = None
+
+    def __del__(self) -> None:
+        if self.failResult is not self.seen:
+            super().__del__()
+
+
+def _shared(deferred: Deferred[Any]) -> _Shared:
+    before = deferred._debugInfo
+    if isinstance(before, _Shared):
+        return before
+    if before is not None:
+        before.failResult = None
+    deferred._debugInfo = made = _Shared()
+    return made
+
+
 class Pending:
     """A Deferred or coroutine of a hook's. ``done`` when its result was there at once; else
     ``follow`` is called with it, with what it raised, or with :class:`TimedOut`.
 
-    What is dropped, or too late, is cancelled, and whatever it still gives is not looked at.
+    Several may wait for one Deferred: its result is the same for all of them, also for those who
+    come later. When the last is dropped, or when it is too late, it is cancelled, and whatever it
+    still gives is not looked at. It is too late for all whose ``timeout`` is no longer than that
+    of the first who has waited for so long: else newcomers would keep alive what never ends.
     """
 
-    __slots__ = ("_deadlines", "_deferred", "_follow", "_waiting", "deadline", "done", "result")
+    __slots__ = (
+        "_deadlines",
+        "_deferred",
+        "_follow",
+        "_shared",
+        "_timeout",
+        "_waiting",
+        "deadline",
+        "done",
+        "result",
+    )
 
     def __init__(
         self,
@@ -39,6 +78,7 @@ class Pending:
         follow: Callable[[Any], None],
     ) -> None:
         self._deadlines = deadlines
+        self._timeout = timeout
         self._follow = follow
         self._waiting = self.done = False
         self.result: Any = None
@@ -46,23 +86,27 @@ class Pending:
         if not isinstance(awaited, Deferred):
             awaited = Deferred.fromCoroutine(awaited)
         self._deferred = awaited
+        self._shared = _shared(awaited)
         awaited.addBoth(self._fired)
         if not self.done:
             self._waiting = True
+            self._shared.waiting.append(self)
             self.deadline = deadlines.clock.now() + timeout
             deadlines.waiting.add(self)
 
-    def _fired(self, result: Any) -> None:
-        if self.done:
-            return
-        self.done = True
-        self.result = result.value if isinstance(result, Failure) else result
-        if self._waiting:
-            self._leave()
-            self._follow(self.result)
+    def _fired(self, result: Any) -> Any:
+        if isinstance(result, Failure):
+            self._shared.seen = result
+        if not self.done:
+            self.done = True
+            self.result = result.value if isinstance(result, Failure) else result
+            if self._waiting:
+                self._leave()
+                self._follow(self.result)
+        return result
 
     def drop(self) -> None:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more, here."""
         if not self.done:
             self.done = True
             self._leave()
@@ -74,17 +118,21 @@ class Pending:
 
     def expired(self, now: float) -> None:
         """Its time is over."""
-        if not self.done:
-            self.done = True
-            self._leave()
-            self._follow(TimedOut())
-            self._cancel()
+        for each in [each for each in self._shared.waiting if each._timeout <= self._timeout]:
+            if not each.done:
+                each.done = True
+                each._leave()
+                each._follow(TimedOut())
+        self._cancel()
 
     def _leave(self) -> None:
         self.deadline = NEVER
         self._deadlines.waiting.discard(self)
+        self._shared.waiting.remove(self)
 
     def _cancel(self) -> None:
+        if self._shared.waiting:
+            return
         try:
             self._deferred.cancel()
         except Exception:
