@@ -22,6 +22,7 @@ from edgeproxy.errors import GatewayError
 from edgeproxy.http1.fields import Kind
 from edgeproxy.identifying import ApiKeys, Credential, withhold_keys
 from edgeproxy.identity.refusal import elsewhere, invalid, lacking, missing
+from edgeproxy.tokens import Tokens
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -73,13 +74,13 @@ class Policy:
         self.keys = any(isinstance(each, ApiKeys) for each in credentials)
         self._ranked = sorted(credentials, key=lambda each: each.rank)
         self._strict = any(each.takes_bearer for each in credentials)
-        #: Those that are asked for tokens that they know; none where something else may be shown,
-        #: or where what is refused goes on.
-        self.recalling: tuple[Credential, ...] = ()
+        #: Those that are asked for tokens that they know, and that nobody named before them could
+        #: claim; none where something else may be shown, or where what is refused goes on.
+        self.recalling: tuple[Tokens, ...] = ()
         if not (every or shadow) and all(
             each.recalls or isinstance(each, ApiKeys) for each in credentials
         ):
-            self.recalling = tuple(each for each in self._ranked if each.recalls)
+            self.recalling = _unrivalled(self._ranked)
 
     def recall(self, exchange: Exchange, now: float) -> Principal | None:
         """The short way for a request that shows one bearer token and nothing else, if the token is
@@ -152,6 +153,16 @@ class Policy:
             head.keys = tuple(each for each in head.keys if each[0] is not _API_KEY)
         if self._strict and (sent.doubled or sent.bearer is not None):
             sent.withhold_bearer()
+
+
+def _unrivalled(credentials: Sequence[Credential]) -> tuple[Tokens, ...]:
+    """The first of each issuer. What another of the same issuer knows, an earlier one may have to
+    claim and to refuse: that is seen only when the token is read."""
+    found: dict[str, Tokens] = {}
+    for each in credentials:
+        if isinstance(each, Tokens):
+            found.setdefault(each.named, each)
+    return tuple(found.values())
 
 
 def permit(route: Route, principal: Principal) -> None:

@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 class Tokens(Credential):
     """The tokens of one issuer under one name. ``issuer`` fetches its keys, ``None`` where they
-    stand in the configuration."""
+    stand in the configuration; `named` is what its tokens call it (`iss`)."""
 
     #: Before what takes any token: these say whose they are.
     rank = 1
@@ -43,6 +43,7 @@ class Tokens(Credential):
     ) -> None:
         self.name = name
         self.issuer = issuer
+        self.named = settings.said.jwt
         self.remembered = Remembered()
         self._now = now
         self._fixed = key_set(settings)

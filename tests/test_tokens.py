@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from docs_support import of
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import settings as settings_
 from hypothesis import strategies as st
 from origin_support import Origin, Reactor, ok, running
@@ -34,6 +34,7 @@ from twisted.internet.defer import Deferred
 from edgeproxy.config import parse
 from edgeproxy.errors import GatewayError
 from edgeproxy.fetching import Fetcher
+from edgeproxy.identity.remembered import Remembered
 from edgeproxy.identity.token import Refused, Token
 from edgeproxy.policy import Policy
 from edgeproxy.testing import MemoryGateway
@@ -614,6 +615,68 @@ def test_a_token_that_one_credential_knows_is_none_of_anothers() -> None:
         rule.action.policy = Policy([keys["till"]], anonymous=False)
     client = ask(made, f"Authorization: Bearer {GOOD}", path="/page")
     assert client.answers()[0].status == 401
+
+
+OTHER = "https://staff.example.com"
+SHOWN = [
+    f"Authorization: Bearer {token(iss=iss, aud=aud, hd=hd)}"
+    for iss in (ISSUER, OTHER)
+    for aud in ("shop", "till", ["till", "shop"])
+    for hd in ("example.com", None)
+]
+
+
+@st.composite
+def several(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Credentials of two issuers, whose audiences overlap, and of which some want more."""
+    audiences = st.sampled_from(["shop", "till", ["shop", "till"]])
+    found = {}
+    for name in "abc":
+        entry = settings(jwks=key_set(key()), audience=draw(audiences))
+        entry["jwt"] = draw(st.sampled_from([ISSUER, ISSUER, OTHER]))
+        if draw(st.booleans()):
+            entry["claims"] = {"hd": "example.com"}
+        found[name] = entry
+    return found
+
+
+WAYS = ["a", "b", "c", "ab", "ba", "bc", "ac", "abc", "cba"]
+CALLS = st.lists(st.tuples(st.sampled_from(WAYS), st.sampled_from(SHOWN)), min_size=2, max_size=12)
+RIVALS = {
+    "a": settings(jwks=key_set(key()), claims={"hd": "example.com"}),
+    "b": settings(jwks=key_set(key())),
+    "c": settings(jwks=key_set(key())),
+}
+
+
+@given(several(), CALLS)
+@example(RIVALS, [("b", SHOWN[0]), ("ab", SHOWN[0])])  # is a's
+@example(RIVALS, [("b", SHOWN[1]), ("ab", SHOWN[1])])  # is refused by a
+@settings_(max_examples=30, deadline=None)
+def test_what_was_called_before_makes_nobody_else_of_a_caller(
+    credentials: dict[str, dict[str, Any]], calls: list[tuple[str, str]]
+) -> None:
+    routes = {f"/{way}": {"page": True, "auth": ["api_key", *way]} for way in WAYS}
+    text = json.dumps({"auth": credentials, "routes": {"api.example.com": routes}})
+    warm, cold = MemoryGateway(text), MemoryGateway(text)
+    for way, shown in calls:
+        for name in credentials:
+            credential(cold, name).remembered = Remembered()
+        said = []
+        for made in (warm, cold):
+            (answer,) = ask(made, shown, path=f"/{way}").answers()
+            said.append((answer.status, made.log[-1]["principal"]))
+        assert said[0] == said[1], way
+
+
+def test_tokens_of_several_issuers_are_known_at_once() -> None:
+    """Of one issuer, those that the first takes."""
+    staff = settings(jwks=key_set(key())) | {"jwt": OTHER}
+    till = settings(jwks=key_set(key())) | {"audience": "till"}
+    partner = settings(jwks=key_set(key()))
+    made = gateway("[partner, staff, till]", partner=partner, staff=staff, till=till)
+    policy = made.gateway.resource.snapshot.router.ordered[0].action.policy
+    assert [each.name for each in policy.recalling] == ["partner", "staff"]
 
 
 # -- as it is configured and documented ------------------------------------------------------------
