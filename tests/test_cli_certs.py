@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -192,6 +193,26 @@ def test_a_client_certificate_beside_the_servers_wins_nothing(put: Put) -> None:
     assert explained("a.example")["files"] == [["good"]]
     Path("certs/good").unlink()
     assert call("certs", "--for", "a.example").exit_code == 1
+
+
+def test_names_of_files_are_one_line_each(three: dict[str, Issued], put: Put) -> None:
+    """Whatever stands in them; also where another file's message names them."""
+    forged = "x\nwarning: all.pem: is well\x1b[2J"
+    Path("certs", forged).write_text("-----BEGIN CERTIFICATE-----\n")
+    Path(os.fsdecode(b"certs/\xff.pem")).write_text("-----BEGIN CERTIFICATE-----\n")
+    put("a\nb", issued("a.example", "b.example", days=80, private=key("ECDSA", 4)))
+    put("ac", issued("a.example", "c.example", private=key("ECDSA", 5)))
+    shown = r"x\nwarning: all.pem: is well\x1b[2J"
+    for command in ("certs", "check"):
+        result = call(command)
+        assert f"certs/{shown}:" in result.output
+        assert r"certs/\udcff.pem:" in result.output
+        assert r"a\nb answers" in result.stderr
+        assert "\nwarning: all.pem" not in result.output
+        assert "\x1b" not in result.output
+    assert r"answers: certs/a\nb (ECDSA" in called("certs", "--for", "a.example")
+    told = json.loads(call("certs", "--json").stdout)["problems"]
+    assert {each["file"] for each in told} == {forged, os.fsdecode(b"\xff.pem")}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ import click
 
 from edgeproxy.cli.certs import NOTHING, take_stock
 from edgeproxy.cli.options import config_option, json_option, setting, the_file
-from edgeproxy.cli.output import as_json, counted, example, progress, shown_path, warn
+from edgeproxy.cli.output import (
+    as_json,
+    counted,
+    example,
+    printable,
+    progress,
+    shown_path,
+    warn,
+)
 
 if TYPE_CHECKING:
     from edgeproxy.certs.names import NameMap
@@ -64,7 +72,7 @@ def check(file: Path | None, config: Path | None, json_: bool) -> None:
 
 def _tell(found: Findings) -> None:
     for problem in found.problems:
-        click.echo(str(problem))
+        click.echo(printable(str(problem)))
     for warning in found.warnings:
         warn(warning)
     if found.problems:

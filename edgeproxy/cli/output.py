@@ -37,13 +37,14 @@ def example(command: str) -> str:
 
 
 def as_json(value: object) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON document. What is no UTF-8 in the name of a file is an escape (`\\udcff`)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def warn(message: str) -> None:
     """Something that the person should know and that stops nothing."""
-    click.echo(click.style("warning: ", fg="yellow") + message, err=True)
+    click.echo(click.style("warning: ", fg="yellow") + printable(message), err=True)
 
 
 def will_be_shown(what: str) -> None:
@@ -62,12 +63,14 @@ def failed_at(error: OSError) -> Failed:
 
 
 def shown_path(path: str | Path) -> str:
-    """A path as people would write it: relative where it lies below the current folder."""
+    """A path as people would write it: relative where it lies below the current folder. On one
+    line, whatever the name: it is to be read, not to be opened."""
     try:
         whole, here = os.path.abspath(path), os.getcwd()
     except FileNotFoundError:  # somebody has removed the current folder
-        return str(path)
-    return os.path.relpath(whole, here) if whole.startswith(here.rstrip("/") + "/") else whole
+        return printable(str(path))
+    inside = whole.startswith(here.rstrip("/") + "/")
+    return printable(os.path.relpath(whole, here) if inside else whole)
 
 
 def counted(count: int, what: str) -> str:
@@ -85,7 +88,7 @@ def table(
     """
     used = [n for n in range(len(columns)) if not rows or any(row[n] != "-" for row in rows)]
     columns = [columns[n] for n in used]
-    clean = [[_printable(row[n]) for n in used] for row in rows]
+    clean = [[printable(row[n]) for n in used] for row in rows]
     if sys.stdout is not None and sys.stdout.isatty():  # None: it was closed from the start
         _on_terminal(columns, clean, marked)
         return
@@ -112,7 +115,8 @@ def _on_terminal(
     Console().print(made)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """One line that every terminal takes, whatever names stand in it."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
