@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ssl
 import subprocess
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,6 +55,19 @@ def test_leaf_intermediate_key_and_root_each_in_a_file_of_their_own() -> None:
     chain = only({"1": one.key, "2": root().pem, "3/x": intermediate().pem, "4": one.pem})
     assert chain.chain_pem == one.pem + intermediate().pem
     assert chain.files == ("4", "1")
+
+
+def test_an_odd_serial_number_of_an_authority_is_not_worth_a_word() -> None:
+    """Old authorities have such numbers, and `cryptography` warns of each on standard error."""
+    ca = issue(cn="Old", private=key("ECDSA", 3), ca=True)
+    der = ca.certificate.public_bytes(Encoding.DER)
+    at = der.index(b"\xa0\x03\x02\x01\x02") + 7  # the serial number, after the version
+    negative = der[:at] + b"\x80" + der[at + 1 :]
+    leaf = issue(["a.example"], ca)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        only({"ca": ssl.DER_cert_to_PEM_cert(negative).encode(), "a": leaf.pem + leaf.key})
+    assert said == []
 
 
 def test_the_same_certificate_in_several_files_is_one_chain() -> None:

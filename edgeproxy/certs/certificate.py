@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -72,8 +73,11 @@ class Certificate:
 def parse(block: bytes) -> Certificate:
     """Parse one PEM block; ValueError says what is wrong in words for the operator."""
     try:
-        # "X509 CERTIFICATE" is an old spelling that OpenSSL still reads.
-        return _facts(x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT")))
+        with warnings.catch_warnings():
+            # Of authorities with odd serial numbers, which there are in every bundle.
+            warnings.simplefilter("ignore")
+            # "X509 CERTIFICATE" is an old spelling that OpenSSL still reads.
+            return _facts(x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT")))
     # cryptography parses lazily and has many ways to say no: ValueError, TypeError,
     # InvalidVersion, UnsupportedAlgorithm, UnsupportedGeneralNameType, DuplicateExtension.
     except Exception as error:

@@ -292,14 +292,9 @@ def key_set(credential: Jwt) -> "KeySet | None":
 
 def authorities_of(path: Path) -> bytes:
     """The certificates of a file (PEM). Raises `OSError`, or `ValueError` where there is none."""
-    import warnings
-
     from edgeproxy.certs.pem import read_content
 
-    data = read_regular(path, 4 << 20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of authorities with odd serial numbers
-        content = read_content(data)
+    content = read_content(read_regular(path, 4 << 20))
     if not content.certificates:
         raise ValueError("it holds no certificate; PEM would be right")
     return b"".join(each.pem for each in content.certificates)

@@ -1,7 +1,6 @@
 """The files of an upstream's `tls`: read with the configuration, so that a reload reads them anew,
 and so that what is wrong with one has its line and column."""
 
-import warnings
 from pathlib import Path
 
 from pydantic import SecretBytes
@@ -94,10 +93,7 @@ class _Files:
         except (OSError, ValueError) as error:
             self._wrong(setting, path, f"cannot be read: {reason(error)}")
             return None
-        with warnings.catch_warnings():
-            # Of authorities with odd serial numbers, which there are in every bundle.
-            warnings.simplefilter("ignore")
-            content = read_content(data)
+        content = read_content(data)
         for problem in content.problems[:1]:
             self._wrong(setting, path, problem)
             return None
