@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
-from edgeproxy.config.authorization import AuthorizationForm
+from edgeproxy.config.authorization import STATEMENTS, AuthorizationForm
 from edgeproxy.http1.fields import FOLD
 from edgeproxy.identifying import Credential, Sent, is_key
 from edgeproxy.identity.answers import Answers, Known
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: RFC 9110 15.4: those that a browser follows.
 _REDIRECTIONS = frozenset((301, 302, 303, 307, 308))
+*_ABOUT, _REQUEST_ID = [name.encode("ascii") for name in STATEMENTS]
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -93,7 +94,7 @@ class Authorization(Credential):
         asked = _about(exchange)
         cache = self._said.cache
         if cache is None:
-            asked.append((b"X-Request-Id", exchange.id))
+            asked.append((_REQUEST_ID, exchange.id))
             return self._ask([*asked, *claim], sent, b"").addCallback(self._set, exchange)
         whole = b"\n".join([name + b":" + value for name, value in (*asked, *claim)])
         digest = sha256(whole).digest()
@@ -175,22 +176,15 @@ class Authorization(Credential):
 
 
 def _about(exchange: Exchange) -> Fields:
-    """What the request is, in the words of Traefik and Envoy (X-Forwarded-*), and of nginx's
-    users (X-Original-*). The path is the one form that routes are found by."""
+    """What the request is, in the order of `STATEMENTS`, the last of which is for those that are
+    not remembered. The path is the one form that routes are found by."""
     scheme, _, host = exchange.origin.partition(b"://")
     route = exchange.route
     path = exchange.asked if route is not None and route.strip else exchange.path
     uri = path + exchange.query
-    return [
-        (b"X-Forwarded-Method", exchange.method),
-        (b"X-Forwarded-Proto", scheme),
-        (b"X-Forwarded-Host", host),
-        (b"X-Forwarded-Uri", uri),
-        (b"X-Forwarded-For", exchange.client.encode("ascii")),
-        (b"X-Original-Method", exchange.method),
-        (b"X-Original-URI", uri),
-        (b"X-Original-URL", exchange.origin + uri),
-    ]
+    method, client = exchange.method, exchange.client.encode("ascii")
+    said = (method, scheme, host, uri, client, method, uri, exchange.origin + uri)
+    return list(zip(_ABOUT, said, strict=True))
 
 
 def _folded(name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from asking_support import World
 from certs_support import root
 from config_support import assert_problems
 
@@ -97,6 +98,8 @@ def test_authorities(tmp_path: Path) -> None:
         ("authorize: https://a/, take: »X-Consumer-Id", "only the gateway writes it"),
         ("authorize: https://a/, take: »Host", "host"),
         ("authorize: https://a/, send: »X-Forwarded-For", "is written by the gateway"),
+        ("authorize: https://a/, send: »[X-A, X_Original_URI]", "is what the gateway says of"),
+        ("authorize: https://a/, send: »X.Request.Id", "is what the gateway says of"),
         ("authorize: https://a/, send: X-A, take: »X_A", "cannot stand in `send` too"),
         ("authorize: https://a/, keep: »X-A", "is not sent"),
         ("authorize: https://a/, groups: »X-A", "add `principal`"),
@@ -105,6 +108,18 @@ def test_authorities(tmp_path: Path) -> None:
 )
 def test_problems(text: str, message: str) -> None:
     assert_problems(f"{TOP}auth: {{ p: {{ {text} }} }}", message)
+
+
+def test_nothing_is_shown_that_contradicts_the_gateway() -> None:
+    """Whatever the gateway says of a request to the endpoint, a client does not say too."""
+    world = World({"authorize": "https://a/"})
+    world.send()
+    told = [name.decode() for name in world.questions[0].fields]
+    assert len(told) == 9
+    for name in (name for each in told for name in (each, each.lower().replace("-", "_"))):
+        assert_problems(
+            f"{TOP}auth: {{ p: {{ authorize: https://a/, send: »{name} }} }}", "the gateway"
+        )
 
 
 def test_half_of_it() -> None:

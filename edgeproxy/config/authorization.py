@@ -7,7 +7,21 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from edgeproxy.config.asking import LONGEST, Asking, Location, at_most, wrong_endpoint
 from edgeproxy.config.fields import Duration, FieldName, SettableName, one_or_more
+from edgeproxy.http1.fields import FOLD
 
+#: What the gateway itself says of each request to who decides about it: the words of Traefik and
+#: Envoy (X-Forwarded-*), and those of nginx's users (X-Original-*).
+STATEMENTS = (
+    "X-Forwarded-Method",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Uri",
+    "X-Forwarded-For",
+    "X-Original-Method",
+    "X-Original-URI",
+    "X-Original-URL",
+    "X-Request-Id",
+)
 #: What only the caller can say: nobody else's word stands in for it, on any route.
 _CALLERS = frozenset(["authorization", "cookie", "x-api-key", "accept-encoding", "range"])
 
@@ -78,6 +92,14 @@ class AuthorizationForm(Asking):
     def wrong(self) -> Iterator[tuple[Location, str]]:
         yield from wrong_endpoint("authorize", self)
         sent = {_folded(name) for name in self.send}
+        said = {_folded(name) for name in STATEMENTS}
+        for name in self.send:
+            if _folded(name) in said:
+                yield (
+                    ("send",),
+                    f"{name} is what the gateway says of the request; a client that sends it too "
+                    "would contradict that; remove it",
+                )
         for name in self.keep:
             if _folded(name) not in sent:
                 yield ("keep",), f"{name} is not sent, so the service gets it anyway; remove it"
@@ -98,5 +120,5 @@ class AuthorizationForm(Asking):
 AUTHORIZATION: TypeAdapter[AuthorizationForm] = TypeAdapter(AuthorizationForm)
 
 
-def _folded(name: str) -> str:
-    return name.lower().replace("_", "-")
+def _folded(name: str) -> bytes:
+    return name.encode("ascii").translate(FOLD)
