@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from certs_support import Issued
 from clients_support import DAY, EARLY, LATE, REAL, Shop, issue, revoke
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.logger import capturedLogs, formatEvent
 
+from edgeproxy.certs import trust
 from edgeproxy.certs.authority import Authority, read_authority
 from edgeproxy.certs.clients import Certified, Policies, WrongConnection, standing
 from edgeproxy.certs.trust import TrustWatch, read_policies
@@ -65,10 +69,6 @@ WRONG: dict[str, tuple[Callable[[Shop], Files], str]] = {
     "a key": (lambda s: ([s.staff.key], []), "cannot be read as certificates"),
     "no CA": (lambda s: ([s.person().pem], []), "may not issue others"),
     "a CA and a person": (lambda s: ([s.staff.pem + s.person().pem], []), "may not issue"),
-    "an expired CA": (
-        lambda s: ([issue("Old", ca=True, end=REAL - DAY).pem], []),
-        "no CA here is valid now",
-    ),
     "no list": (lambda s: ([s.staff.pem], [b"nothing"]), "cannot be read as a revocation list"),
     "an empty list": (lambda s: ([s.staff.pem], [b""]), "cannot be read as a revocation list"),
     "a list cut short": (
@@ -86,14 +86,6 @@ WRONG: dict[str, tuple[Callable[[Shop], Files], str]] = {
     "a list signed by another": (
         lambda s: ([s.staff.pem], [revoke(s.staff, signer=s.partner.private)]),
         "not signed by it",
-    ),
-    "a list that is too old": (
-        lambda s: ([s.staff.pem], [revoke(s.staff, end=REAL - DAY)]),
-        "too old: the next one was due on",
-    ),
-    "a list of tomorrow": (
-        lambda s: ([s.staff.pem], [revoke(s.staff, start=REAL + DAY)]),
-        "begins on",
     ),
     "a list of changes": (
         lambda s: ([s.staff.pem], [revoke(s.staff, extension=x509.DeltaCRLIndicator(1))]),
@@ -125,14 +117,50 @@ def test_what_is_wrong_is_told(shop: Shop, name: str) -> None:
     files, message = WRONG[name]
     cas, lists = files(shop)
     _, problems = read_authority(
-        [("ca.pem", each) for each in cas], [("list.crl", each) for each in lists], REAL
+        [("ca.pem", each) for each in cas], [("list.crl", each) for each in lists]
     )
     assert [message in each.message for each in problems].count(True) == 1, problems
 
 
+UNTIMELY: dict[str, tuple[Callable[[Shop], Files], str]] = {
+    "an expired CA": (
+        lambda s: ([issue("Old", ca=True, end=REAL - DAY).pem], []),
+        "ca.pem: no CA here is valid now",
+    ),
+    "a CA of tomorrow": (
+        lambda s: ([issue("New", ca=True, start=REAL + DAY).pem], []),
+        "ca.pem: no CA here is valid now",
+    ),
+    "a list that is too old": (
+        lambda s: ([s.staff.pem], [revoke(s.staff, end=REAL - DAY)]),
+        "list.crl: the revocation list of CN=Staff CA is too old: the next one was due on",
+    ),
+    "a list of tomorrow": (
+        lambda s: ([s.staff.pem], [revoke(s.staff, start=REAL + DAY)]),
+        "list.crl: the revocation list of CN=Staff CA begins on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNTIMELY)
+def test_what_is_out_of_its_time(shop: Shop, name: str) -> None:
+    """Nothing is wrong with it for good."""
+    files, message = UNTIMELY[name]
+    cas, lists = files(shop)
+    found, problems = read_authority(
+        [("ca.pem", each) for each in cas], [("list.crl", each) for each in lists]
+    )
+    assert problems == []
+    (told,) = found.untimely(REAL)
+    assert f"{told.file}: {told.message}".startswith(message)
+    assert told.error
+    moment = REAL + 2 * DAY if "tomorrow" in name else REAL - 2 * DAY
+    assert found.untimely(moment) == []
+
+
 def test_lists_in_either_form(shop: Shop) -> None:
     for written in (revoke(shop.staff), der(revoke(shop.staff))):
-        found, problems = read_authority([("a", shop.staff.pem)], [("b", written)], REAL)
+        found, problems = read_authority([("a", shop.staff.pem)], [("b", written)])
         assert problems == []
         assert len(found.lists) == 1
         assert found.until == LATE
@@ -286,8 +314,12 @@ class Watched:
         self.watch.watch(config, self.policies)
         self.watch.start()
 
-    def look(self) -> str:
-        self.reactor.call()
+    def look(self, later: timedelta = timedelta()) -> str:
+        """What is in trouble at the next look; ``said`` is what the log says then."""
+        self.now += later
+        with capturedLogs() as logs:
+            self.reactor.call()
+        self.said = [formatEvent(each) for each in logs]
         return self.watch.trouble
 
 
@@ -325,6 +357,78 @@ def test_a_list_that_is_broken_changes_nothing(shop: Shop, config: Config, chang
     assert watched.look() == "" and len(watched.told) == 1
 
 
+@pytest.mark.parametrize("file", ["staff.crl", "staff-ca.pem"])
+def test_what_could_not_be_read_is_tried_again(
+    shop: Shop, config: Config, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Without any change of the file: so many connections may take the last descriptor."""
+    watched = Watched(config)
+    watched.look()
+    if file == "staff.crl":
+        shop.write_list(shop.person())
+    else:
+        shop.staff = issue("Staff CA", shop.root, number=7, ca=True)
+        shop.write()
+    reasons = [errno.EMFILE, errno.EMFILE, errno.ENFILE]
+    read = trust.read_regular
+
+    def failing(path: Path, largest: int) -> bytes:
+        if path.name == file:
+            raise OSError(reasons[0], os.strerror(reasons[0]))
+        return read(path, largest)
+
+    monkeypatch.setattr(trust, "read_regular", failing)
+    said = []
+    while reasons:
+        assert f"{file}: cannot be read: too many open files" in watched.look()
+        said.append(len(watched.said))
+        del reasons[0]
+    assert said == [1, 0, 1]  # in silence while it is the same
+    assert watched.told == []
+    monkeypatch.undo()
+    assert watched.look() == ""
+    (new,) = watched.told
+    assert new.by_host["a.example.com"] is not watched.policies.by_host["a.example.com"]
+    watched.look()
+    assert len(watched.told) == 1
+
+
+@pytest.mark.parametrize("file", ["staff.crl", "staff-ca.pem"])
+def test_what_begins_later_comes_into_force_then(shop: Shop, config: Config, file: str) -> None:
+    """The clock of the CA may be ahead of ours; the file does not change again."""
+    watched = Watched(config)
+    start = REAL + timedelta(seconds=6)
+    if file == "staff-ca.pem":
+        shop.staff = issue("Staff CA", shop.root, number=7, ca=True, start=start)
+        shop.write()
+        why = "no CA here is valid now"
+    else:
+        path = shop.folder / file
+        path.write_bytes(revoke(shop.staff, shop.person(), start=start))
+        why = f"the revocation list of CN=Staff CA begins on {start:%Y-%m-%d %H:%M:%S} UTC"
+    second = timedelta(seconds=1)
+    said = []
+    for _ in range(5):
+        assert f"{file}: {why}" in watched.look(second)
+        said += watched.said
+    assert watched.told == []
+    assert [line.endswith("the CAs and lists read before stay in use") for line in said] == [True]
+    assert watched.look(second) == ""
+    assert len(watched.told) == 1
+
+
+def test_what_is_broken_is_parsed_once(
+    shop: Shop, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large list costs milliseconds: not each second, however long it lies there."""
+    watched = Watched(config)
+    (shop.folder / "partner-ca.pem").write_bytes(b"nothing")
+    (shop.folder / "staff.crl").unlink()
+    assert watched.look() != ""
+    monkeypatch.setattr(trust, "read_authority", None)
+    assert watched.look() != ""
+
+
 def test_a_broken_file_keeps_nothing_else_back(shop: Shop, config: Config) -> None:
     watched = Watched(config)
     (shop.folder / "partner-ca.pem").write_bytes(b"nothing")
@@ -345,12 +449,29 @@ def test_what_changed_while_it_was_read_is_seen(shop: Shop, config: Config) -> N
 
 
 def test_a_list_that_gets_too_old_is_told(shop: Shop, config: Config) -> None:
+    (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, end=REAL + DAY))
     watched = Watched(config)
-    assert watched.look() == ""
-    watched.now = LATE + DAY
-    assert watched.look() == "the revocation list of staff is too old"
+    watched.look()
+    watched.now += 2 * DAY
+    assert "staff.crl: the revocation list of CN=Staff CA is too old" in watched.look()
+    assert watched.said == [watched.watch.trouble]
+    assert watched.watch.trouble.endswith("; staff lets nobody in")
+    watched.look()
+    assert watched.said == []
     watched.watch.stop()
     assert not hasattr(watched.reactor, "call")
+
+
+def test_a_list_that_gets_too_old_beside_a_broken_file_is_told(shop: Shop, config: Config) -> None:
+    (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, end=REAL + DAY))
+    watched = Watched(config)
+    (shop.folder / "partner-ca.pem").write_bytes(b"nothing")
+    watched.look()
+    trouble = watched.look(2 * DAY)
+    assert "partner-ca.pem: no certificate" in trouble
+    (line,) = watched.said
+    assert "staff.crl: the revocation list of CN=Staff CA is too old" in line
+    assert line in trouble
 
 
 @pytest.mark.parametrize("asked", ["[::1]", "::1", "0:0:0:0:0:0:0:1", "[0::1]"])

@@ -35,15 +35,18 @@ class Authority:
     ``until`` is the moment from which the oldest revocation list is too old; None without lists.
     """
 
-    __slots__ = ("_by_issuer", "_digest", "_trusted", "cas", "lists", "until")
+    __slots__ = ("_by_issuer", "_digest", "_files", "_trusted", "cas", "lists", "until")
 
     def __init__(
         self,
         cas: Sequence[x509.Certificate],
         lists: Sequence[x509.CertificateRevocationList] = (),
+        files: Sequence[str] = (),
     ) -> None:
+        """``files``, for messages: that of the CAs, then that of each list."""
         self.cas = tuple(cas)
         self.lists = tuple(lists)
+        self._files = tuple(files)
         self._trusted = frozenset(ca.fingerprint(SHA256()) for ca in cas)
         self._by_issuer: dict[bytes, list[x509.CertificateRevocationList]] = {}
         for each in self.lists:
@@ -64,6 +67,20 @@ class Authority:
     def trusts(self, certificate: x509.Certificate) -> bool:
         """Whether a certificate is one of the CAs."""
         return certificate.fingerprint(SHA256()) in self._trusted
+
+    def untimely(self, now: datetime) -> list[Problem]:
+        """What is out of its time, for which nobody is let in; nothing of it is for good."""
+        if not self._files:
+            return []
+        found = []
+        if self.cas and not any(_valid(ca, now) for ca in self.cas):
+            message = "no CA here is valid now: all have expired, or begin later"
+            found.append(Problem(self._files[0], message, error=True))
+        for file, each in zip(self._files[1:], self.lists, strict=True):
+            wrong = _untimely(each, now)
+            if wrong:
+                found.append(Problem(file, wrong, error=True))
+        return found
 
     def objection(self, chain: Sequence[x509.Certificate], now: datetime) -> str:
         """What speaks against a chain whose signatures and purposes OpenSSL has verified, from
@@ -90,9 +107,10 @@ class Authority:
 
 
 def read_authority(
-    ca_files: Sequence[File], list_files: Sequence[File], now: datetime
+    ca_files: Sequence[File], list_files: Sequence[File]
 ) -> tuple[Authority, list[Problem]]:
-    """The CAs and lists in some files' bytes, and everything that is wrong with them.
+    """The CAs and lists in some files' bytes, and everything that is wrong with them whenever one
+    looks (`Authority.untimely` tells the rest).
 
     With any problem the result must not be used.
     """
@@ -100,13 +118,10 @@ def read_authority(
     cas = [ca for file in ca_files for ca in _cas(file, problems)]
     if len(cas) > MOST_CAS:
         problems.append(Problem(ca_files[0][0], f"more than {MOST_CAS} CAs; narrow it"))
-    if cas and not any(_valid(ca, now) for ca in cas):
-        message = "no CA here is valid now: all have expired, or begin later"
-        problems.append(Problem(ca_files[0][0], message))
     found = [(file[0], each) for file in list_files for each in _lists(file, problems)]
     issuers = {ca.subject.public_bytes(): ca for ca in reversed(cas)}
     for name, each in found:
-        wrong = _wrong_list(each, cas, now)
+        wrong = _wrong_list(each, cas)
         if wrong:
             problems.append(Problem(name, wrong))
         issuers.pop(each.issuer.public_bytes(), None)
@@ -114,7 +129,8 @@ def read_authority(
         for ca in issuers.values():
             message = f"no revocation list of {_name(ca.subject)}; each CA needs one"
             problems.append(Problem(list_files[0][0], message))
-    return Authority(cas, [each for _, each in found]), problems
+    files = [ca_files[0][0], *(name for name, _ in found)] if ca_files else []
+    return Authority(cas, [each for _, each in found], files), problems
 
 
 def _valid(certificate: x509.Certificate, now: datetime) -> bool:
@@ -172,9 +188,7 @@ def _lists(file: File, problems: list[Problem]) -> Iterator[x509.CertificateRevo
         problems.append(Problem(name, message))
 
 
-def _wrong_list(
-    each: x509.CertificateRevocationList, cas: Sequence[x509.Certificate], now: datetime
-) -> str:
+def _wrong_list(each: x509.CertificateRevocationList, cas: Sequence[x509.Certificate]) -> str:
     issuer = _name(each.issuer)
     signers = [ca for ca in cas if ca.subject == each.issuer]
     if not signers:
@@ -183,14 +197,18 @@ def _wrong_list(
         return f"the revocation list of {issuer} is not signed by it"
     if each.next_update_utc is None:
         return f"the revocation list of {issuer} says no time of its next update"
-    if each.last_update_utc > now:
-        return f"the revocation list of {issuer} begins on {each.last_update_utc:%Y-%m-%d %H:%M}"
-    if each.next_update_utc < now:
-        return (
-            f"the revocation list of {issuer} is too old: the next one was due on "
-            f"{each.next_update_utc:%Y-%m-%d %H:%M} UTC; fetch it"
-        )
     return _partial(each, issuer)
+
+
+def _untimely(each: x509.CertificateRevocationList, now: datetime) -> str:
+    """Why a list does not count now."""
+    start, end = each.last_update_utc, each.next_update_utc
+    what = f"the revocation list of {_name(each.issuer)}"
+    if now < start:
+        return f"{what} begins on {start:%Y-%m-%d %H:%M:%S} UTC"
+    if end is not None and end < now:
+        return f"{what} is too old: the next one was due on {end:%Y-%m-%d %H:%M} UTC; fetch it"
+    return ""
 
 
 def _signed(each: x509.CertificateRevocationList, ca: x509.Certificate) -> bool:

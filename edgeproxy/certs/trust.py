@@ -2,8 +2,8 @@
 
 At the start and at a reload anything wrong with them is an error, and nothing changes. While the
 gateway runs they are looked at once a second; one that is broken, or a list that is too old,
-changes nothing either, and one line in the log says so. A list in use that gets too old lets
-nobody in.
+changes nothing either, and one line in the log says so. What could not be read is tried again each
+second, and what begins later is taken over then. A list in use that gets too old lets nobody in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
@@ -20,6 +20,7 @@ from edgeproxy.certs.authority import Authority, read_authority
 from edgeproxy.certs.clients import Policies, Policy
 from edgeproxy.certs.scan import Problem
 from edgeproxy.config import Config
+from edgeproxy.config.clientcerts import ClientCertificate
 from edgeproxy.config.secrets import read_regular, reason
 from edgeproxy.identity.clientcert import Holders
 
@@ -33,6 +34,9 @@ LARGEST = 4 << 20
 read, and as long again in the first handshake under it, in which OpenSSL reads it."""
 
 
+_KEPT = "the CAs and lists read before stay in use"
+
+
 def read_policies(
     config: Config, now: datetime, before: Policies | None = None
 ) -> tuple[Policies, list[Problem]]:
@@ -41,26 +45,67 @@ def read_policies(
     A policy that is what it was in ``before`` is the same object. With any problem the policies
     must not be used.
     """
-    authorities, wrong = _authorities(config, now)
-    problems = [problem for each in wrong.values() for problem in each]
+    authorities: dict[str, Authority] = {}
+    problems: list[Problem] = []
+    credentials = config.certificates
+    for name in _asked_for(config):
+        reading = _read(credentials[name])
+        authorities[name] = reading.authority
+        problems += [*reading.problems, *reading.authority.untimely(now)]
     return _policies(config, authorities, before or Policies()), list(dict.fromkeys(problems))
 
 
-def _authorities(
-    config: Config, now: datetime
-) -> tuple[dict[str, Authority], dict[str, list[Problem]]]:
-    """What the files of each credential hold, and what is wrong with those that are not good."""
-    authorities: dict[str, Authority] = {}
-    wrong: dict[str, list[Problem]] = {}
-    for name in _asked_for(config):
-        problems: list[Problem] = []
-        credential = config.certificates[name]
-        cas = _read(credential.client_certificate, problems)
-        lists = _read(credential.crl, problems)
-        authorities[name], found = read_authority(cas, lists, now)
-        if problems or found:
-            wrong[name] = problems + found
-    return authorities, wrong
+class _Reading(NamedTuple):
+    """What the files of a credential held when they were read."""
+
+    seen: tuple[tuple[int, int, int, int] | None, ...]
+    """What tells two states of the files apart."""
+    unread: list[Problem]
+    """The files that could not be read: another try may do without any change of them."""
+    problems: list[Problem]
+    """Those, and what is wrong with the others; with any, ``authority`` must not be used."""
+    authority: Authority
+
+
+def _read(credential: ClientCertificate, before: _Reading | None = None) -> _Reading:
+    """Read the files of a credential; ``before`` itself where that would find nothing else."""
+    seen = _seen(credential)
+    if before is not None and before.seen != seen:
+        before = None
+    if before is not None and not before.unread:
+        return before
+    unread: list[Problem] = []
+    cas = _contents(credential.client_certificate, unread)
+    lists = _contents(credential.crl, unread)
+    if before is not None and unread == before.unread:
+        return before
+    if len(cas) < len(credential.client_certificate):
+        # Nothing can be said of lists without the CAs that have signed them.
+        return _Reading(seen, unread, unread, Authority(()))
+    authority, wrong = read_authority(cas, lists)
+    return _Reading(seen, unread, unread + wrong, authority)
+
+
+def _seen(credential: ClientCertificate) -> tuple[tuple[int, int, int, int] | None, ...]:
+    seen: list[tuple[int, int, int, int] | None] = []
+    for path in (*credential.client_certificate, *credential.crl):
+        try:
+            found = os.stat(path)
+        except OSError:
+            seen.append(None)
+        else:
+            seen.append((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return tuple(seen)
+
+
+def _contents(paths: Sequence[Path], problems: list[Problem]) -> list[tuple[str, bytes]]:
+    found = []
+    for path in paths:
+        try:
+            found.append((str(path), read_regular(path, LARGEST)))
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(path), f"cannot be read: {reason(error)}"))
+    return found
 
 
 def _policies(config: Config, authorities: Mapping[str, Authority], before: Policies) -> Policies:
@@ -78,31 +123,6 @@ def _policies(config: Config, authorities: Mapping[str, Authority], before: Poli
 def _asked_for(config: Config) -> Iterable[str]:
     """The credentials that some name asks for."""
     return dict.fromkeys(asked.by for asked in config.client_certificates.values())
-
-
-def _read(paths: Sequence[Path], problems: list[Problem]) -> list[tuple[str, bytes]]:
-    found = []
-    for path in paths:
-        try:
-            found.append((str(path), read_regular(path, LARGEST)))
-        except (OSError, ValueError) as error:
-            problems.append(Problem(str(path), f"cannot be read: {reason(error)}"))
-    return found
-
-
-def _seen(config: Config) -> tuple[tuple[int, int, int, int] | None, ...]:
-    """What tells two states of the files apart."""
-    seen: list[tuple[int, int, int, int] | None] = []
-    for name in _asked_for(config):
-        credential = config.certificates[name]
-        for path in (*credential.client_certificate, *credential.crl):
-            try:
-                found = os.stat(path)
-            except OSError:
-                seen.append(None)
-            else:
-                seen.append((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-    return tuple(seen)
 
 
 class TrustWatch:
@@ -123,8 +143,15 @@ class TrustWatch:
         self._call: Any = None
         self._config = Config()
         self._policies = Policies()
-        self._known: object = None
-        self.trouble = ""
+        # By credential.
+        self._in_use: dict[str, Authority] = {}
+        self._readings: dict[str, _Reading] = {}
+        # The lines that make up the trouble.
+        self._told: list[str] = []
+
+    @property
+    def trouble(self) -> str:
+        return "; ".join(self._told)
 
     def watch(self, config: Config, policies: Policies) -> None:
         """From now on the files of ``config``, from which ``policies`` were read.
@@ -132,9 +159,9 @@ class TrustWatch:
         They are read again at the first look: one may have changed since.
         """
         self._config = config
-        self._policies = policies
-        self._known = None
-        self.trouble = ""
+        self._use(policies)
+        self._readings = {}
+        self._told = []
 
     def start(self) -> None:
         self._call = self._reactor.callLater(INTERVAL, self._look)
@@ -144,6 +171,10 @@ class TrustWatch:
             self._call.cancel()
         self._call = None
 
+    def _use(self, policies: Policies) -> None:
+        self._policies = policies
+        self._in_use = {each.credential: each.authority for each in policies.by_host.values()}
+
     def _look(self) -> None:
         self._call = self._reactor.callLater(INTERVAL, self._look)
         if self._policies:
@@ -151,39 +182,47 @@ class TrustWatch:
 
     def look(self) -> None:
         """One look at the files."""
-        seen = _seen(self._config)
-        if seen != self._known:
-            self._known = seen
-            self._read()
-        elif not self.trouble:
-            self._tell_of_age()
-
-    def _read(self) -> None:
-        """Take over what is good: a broken file keeps back nothing but its own credential."""
-        authorities, wrong = _authorities(self._config, self._now())
-        for each in self._policies.by_host.values():
-            if each.credential in wrong:
-                authorities[each.credential] = each.authority
-        problems = dict.fromkeys(problem for each in wrong.values() for problem in each)
-        self.trouble = "; ".join(f"{each.file}: {each.message}" for each in problems)
-        if problems:
-            _log.error("{why}; the CAs and lists read before stay in use", why=self.trouble)
-        policies = _policies(self._config, authorities, self._policies)
-        if policies.by_host != self._policies.by_host:
-            self._policies = policies
-            _log.info("CAs and revocation lists of client certificates: read anew")
-            self._changed(policies)
-
-    def _tell_of_age(self) -> None:
         now = self._now()
-        old = {
-            policy.credential
-            for policy in self._policies.by_host.values()
-            if policy.authority.until is not None and policy.authority.until < now
+        credentials = self._config.certificates
+        self._readings = {
+            name: _read(credentials[name], self._readings.get(name)) for name in self._in_use
         }
-        if old:
-            names = ", ".join(sorted(old))
-            self.trouble = f"the revocation list of {names} is too old"
-            _log.error(
-                "{why}: nobody is let in by certificate until a new one is there", why=self.trouble
-            )
+        self._take_over(now)
+        self._tell(now)
+
+    def _take_over(self, now: datetime) -> None:
+        """What is broken or out of its time keeps back nothing but its own credential."""
+        new = {
+            name: each.authority
+            for name, each in self._readings.items()
+            if each.authority != self._in_use[name] and not _against(each, now)
+        }
+        if new:
+            policies = _policies(self._config, {**self._in_use, **new}, self._policies)
+            self._changed(policies)
+            self._use(policies)
+            _log.info("CAs and revocation lists of client certificates: read anew")
+
+    def _tell(self, now: datetime) -> None:
+        """One line in the log for each thing that was not so at the last look."""
+        lines: list[str] = []
+        for name, in_use in self._in_use.items():
+            reading = self._readings[name]
+            same = reading.authority == in_use
+            against = reading.problems if same else _against(reading, now)
+            lines += [_line(each, _KEPT) for each in against]
+            counts = reading.authority if same else in_use  # by the names of today's files
+            lines += [_line(each, f"{name} lets nobody in") for each in counts.untimely(now)]
+        for line in dict.fromkeys(lines):
+            if line not in self._told:
+                _log.error("{line}", line=line)
+        self._told = list(dict.fromkeys(lines))
+
+
+def _against(reading: _Reading, now: datetime) -> list[Problem]:
+    """Why what was read is not taken over."""
+    return reading.problems or reading.authority.untimely(now)
+
+
+def _line(problem: Problem, consequence: str) -> str:
+    return f"{problem.file}: {problem.message}; {consequence}"
