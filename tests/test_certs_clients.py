@@ -462,6 +462,27 @@ def test_a_list_that_gets_too_old_is_told(shop: Shop, config: Config) -> None:
     assert not hasattr(watched.reactor, "call")
 
 
+def test_a_list_that_will_soon_be_too_old_is_told(shop: Shop, config: Config) -> None:
+    """Once, when a twentieth of its life is left; a new one ends that."""
+
+    def write(start: datetime) -> None:
+        made = revoke(shop.staff, start=start, end=start + 20 * DAY)
+        (shop.folder / "staff.crl").write_bytes(made)
+
+    write(REAL)
+    watched = Watched(config)
+    assert watched.look(18.9 * DAY) == ""
+    warned = watched.look(0.1 * DAY)
+    assert "staff.crl: the revocation list of CN=Staff CA is good until" in warned
+    assert warned.endswith("; fetch the next one; then staff lets nobody in")
+    assert watched.said == [warned]
+    assert watched.look(0.9 * DAY) == warned
+    assert watched.said == []
+    write(REAL + 19 * DAY)
+    assert watched.look() == ""
+    assert len(watched.told) == 1
+
+
 def test_a_list_that_gets_too_old_beside_a_broken_file_is_told(shop: Shop, config: Config) -> None:
     (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, end=REAL + DAY))
     watched = Watched(config)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import call, called, write
+from clients_support import DAY, REAL, Shop, revoke
 from tokens_support import key, key_set
 
 from edgeproxy.certs.development import make
@@ -255,3 +256,29 @@ def test_keys_of_issuers_are_looked_at(folder: Path) -> None:
     assert "auth: partner: jwks: key 2: it is not for signatures (use); it is not used" in (
         result.stderr
     )
+
+
+@pytest.mark.parametrize("list_", ["soon too old", "too old"])
+def test_a_revocation_list_near_its_end(folder: Path, list_: str) -> None:
+    shop = Shop(folder)
+    start = REAL - 10 * DAY
+    end = REAL + DAY / 4 if list_ == "soon too old" else REAL - DAY
+    (folder / "staff.crl").write_bytes(revoke(shop.staff, start=start, end=end))
+    write(
+        folder,
+        auth={"staff": {"client_certificate": "staff-ca.pem", "crl": "staff.crl"}},
+        client_certificates={"localhost": "staff"},
+        routes={"localhost": {"/": {"page": True, "auth": "staff"}}},
+    )
+    result = call("check")
+    if list_ == "too old":
+        assert result.exit_code == 1
+        assert result.stdout.startswith(
+            "staff.crl:1:1: the revocation list of CN=Staff CA is too old: the next one was due on"
+        )
+        assert "warning: staff.crl" not in result.stderr
+    else:
+        assert result.exit_code == 0, result.output
+        assert "warning: staff.crl: the revocation list of CN=Staff CA is good until" in (
+            result.stderr
+        )

@@ -22,6 +22,11 @@ from edgeproxy.certs.scan import Problem
 MOST_CAS = 100
 """In one credential: their names are sent in each handshake."""
 
+_PART = 20
+"""What is left of a list's life, as a part of it, when it is told. Microsoft's CA, by default,
+writes the next one 12 hours before the end of one that lasts 7.5 days (CRLOverlapPeriod): a
+fifteenth. At a twentieth it has not come."""
+
 _PEM_CRL = b"-----BEGIN X509 CRL-----"
 _PEM_CRL_END = b"-----END X509 CRL-----"
 
@@ -46,7 +51,7 @@ class Authority:
         """``files``, for messages: that of the CAs, then that of each list."""
         self.cas = tuple(cas)
         self.lists = tuple(lists)
-        self._files = tuple(files)
+        self._files = tuple(files) or ("",) * (1 + len(self.lists))
         self._trusted = frozenset(ca.fingerprint(SHA256()) for ca in cas)
         self._by_issuer: dict[bytes, list[x509.CertificateRevocationList]] = {}
         for each in self.lists:
@@ -70,8 +75,6 @@ class Authority:
 
     def untimely(self, now: datetime) -> list[Problem]:
         """What is out of its time, for which nobody is let in; nothing of it is for good."""
-        if not self._files:
-            return []
         found = []
         if self.cas and not any(_valid(ca, now) for ca in self.cas):
             message = "no CA here is valid now: all have expired, or begin later"
@@ -80,6 +83,20 @@ class Authority:
             wrong = _untimely(each, now)
             if wrong:
                 found.append(Problem(file, wrong, error=True))
+        return found
+
+    def aging(self, now: datetime) -> list[Problem]:
+        """The lists that will soon be too old."""
+        found = []
+        for file, each in zip(self._files[1:], self.lists, strict=True):
+            start, end = each.last_update_utc, each.next_update_utc
+            if end is not None and end - (end - start) / _PART <= now <= end:
+                message = (
+                    f"the revocation list of {_name(each.issuer)} is good until "
+                    f"{end:%Y-%m-%d %H:%M} UTC: less than a twentieth of its life is left; fetch "
+                    "the next one"
+                )
+                found.append(Problem(file, message))
         return found
 
     def objection(self, chain: Sequence[x509.Certificate], now: datetime) -> str:
@@ -129,7 +146,7 @@ def read_authority(
         for ca in issuers.values():
             message = f"no revocation list of {_name(ca.subject)}; each CA needs one"
             problems.append(Problem(list_files[0][0], message))
-    files = [ca_files[0][0], *(name for name, _ in found)] if ca_files else []
+    files = [ca_files[0][0], *(name for name, _ in found)]
     return Authority(cas, [each for _, each in found], files), problems
 
 

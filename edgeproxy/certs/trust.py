@@ -55,6 +55,12 @@ def read_policies(
     return _policies(config, authorities, before or Policies()), list(dict.fromkeys(problems))
 
 
+def aging(policies: Policies, now: datetime) -> list[Problem]:
+    """The revocation lists that will soon be too old."""
+    authorities = dict.fromkeys(each.authority for each in policies.by_host.values())
+    return [problem for each in authorities for problem in each.aging(now)]
+
+
 class _Reading(NamedTuple):
     """What the files of a credential held when they were read."""
 
@@ -128,7 +134,7 @@ def _asked_for(config: Config) -> Iterable[str]:
 class TrustWatch:
     """Looks at the files of the configuration in force, and tells of policies that changed.
 
-    ``trouble`` is what was wrong at the last look; "" for nothing.
+    ``trouble`` is what was wrong at the last look, or will soon be; "" for nothing.
     """
 
     def __init__(
@@ -206,6 +212,7 @@ class TrustWatch:
     def _tell(self, now: datetime) -> None:
         """One line in the log for each thing that was not so at the last look."""
         lines: list[str] = []
+        warnings: list[str] = []
         for name, in_use in self._in_use.items():
             reading = self._readings[name]
             same = reading.authority == in_use
@@ -213,10 +220,12 @@ class TrustWatch:
             lines += [_line(each, _KEPT) for each in against]
             counts = reading.authority if same else in_use  # by the names of today's files
             lines += [_line(each, f"{name} lets nobody in") for each in counts.untimely(now)]
-        for line in dict.fromkeys(lines):
-            if line not in self._told:
-                _log.error("{line}", line=line)
-        self._told = list(dict.fromkeys(lines))
+            warnings += [_line(each, f"then {name} lets nobody in") for each in counts.aging(now)]
+        for log, said in ((_log.error, lines), (_log.warn, warnings)):
+            for line in dict.fromkeys(said):
+                if line not in self._told:
+                    log("{line}", line=line)
+        self._told = list(dict.fromkeys(lines + warnings))
 
 
 def _against(reading: _Reading, now: datetime) -> list[Problem]:

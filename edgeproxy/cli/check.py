@@ -109,7 +109,9 @@ def examine(file: Path) -> Findings:
     problems += wrong
     warnings += strange
     if config is not None:
-        problems += _trust(config)
+        wrong, aging = _trust(config)
+        problems += wrong
+        warnings += aging
         warnings += _open(config)
         warnings += _unserved(config, names)
         warnings += unverified(config)
@@ -222,13 +224,17 @@ def _filters(config: Config) -> list[Problem]:
     return problems(config)
 
 
-def _trust(config: Config) -> list[Problem]:
-    """What is wrong with the CAs and revocation lists of client certificates."""
-    from edgeproxy.certs.trust import read_policies
+def _trust(config: Config) -> tuple[list[Problem], list[str]]:
+    """What is wrong with the CAs and revocation lists of client certificates, and what soon
+    will be."""
+    from edgeproxy.certs.trust import aging, read_policies
     from edgeproxy.config import Problem
 
-    _, problems = read_policies(config, datetime.now(UTC))
-    return [Problem(shown_path(Path(each.file)), 1, 1, each.message) for each in problems]
+    now = datetime.now(UTC)
+    policies, wrong = read_policies(config, now)
+    problems = [Problem(shown_path(Path(each.file)), 1, 1, each.message) for each in wrong]
+    warnings = [f"{shown_path(Path(each.file))}: {each.message}" for each in aging(policies, now)]
+    return problems, warnings
 
 
 def _wants_keys(config: Config) -> bool:
