@@ -97,7 +97,7 @@ class Reloader:
             _log.failure("A reload failed in the gateway itself")
             result = Reloaded(False, [f"the gateway itself failed: {error!r}"])
         else:
-            result = Reloaded(True, [*changes, *gateway.fleet.deserted()])
+            result = Reloaded(True, [*changes, *gateway.fleet.deserted(), *gateway.trust.lines])
         return result
 
     @inlineCallbacks

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from certs_support import TLS12, Issued, client_context, handshake, pump, read
-from clients_support import DAY, FAKE, LATE, REAL, SERVER, Shop, issue
+from clients_support import DAY, EARLY, FAKE, LATE, REAL, SERVER, Shop, issue, revoke
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
@@ -251,6 +251,99 @@ def test_a_connection_from_before(shop: Shop, version: ssl.TLSVersion) -> None:
     reload(gateway, shop, CONFIG)
     assert ask(gateway, client, "staff") == 421
     assert client.ending is Ending.ENDED
+
+
+# -- lists that are out of their time --------------------------------------------------------------
+
+UNTIMELY = {
+    "too old": (EARLY, EARLY + DAY),
+    "of tomorrow": (LATE - DAY, LATE),
+}
+
+
+@pytest.fixture(params=UNTIMELY)
+def untimely(request: pytest.FixtureRequest, shop: Shop) -> str:
+    """Why the staff's list does not count."""
+    start, end = UNTIMELY[request.param]
+    (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, start=start, end=end))
+    return "too old" if request.param == "too old" else "not valid yet"
+
+
+def test_a_start_with_a_list_out_of_its_time(
+    shop: Shop, untimely: str, version: ssl.TLSVersion
+) -> None:
+    """It stops nobody but those whom it is about."""
+    gateway = start(shop, CONFIG)
+    gateway.gateway.trust.look()
+    assert "staff lets nobody in" in gateway.gateway.trust.trouble
+    context = shop.context(shop.person(), version)
+    for name in ("staff", "maybe"):
+        client = connect(gateway, context, name)
+        assert ask(gateway, client, name) == "alert"
+        again = connect(gateway, context, name, client.session)
+        assert ask(gateway, again, name, "/open") == "alert"
+        assert not again.resumed
+    bare = shop.context(None, version)
+    assert ask(gateway, connect(gateway, bare, "maybe"), "maybe") == 401
+    assert ask(gateway, connect(gateway, bare, "maybe"), "maybe", "/open") == 200
+    assert ask(gateway, connect(gateway, bare, "staff"), "staff") == "alert"
+    assert ask(gateway, connect(gateway, bare, "open"), "open") == 200
+    partner = shop.context(shop.person(issuer=shop.partner), version)
+    assert ask(gateway, connect(gateway, partner, "partner"), "partner") == 200
+    shop.write()
+    gateway.gateway.trust.look()
+    context = shop.context(shop.person(), version)
+    assert ask(gateway, connect(gateway, context, "staff"), "staff") == 200
+
+
+@pytest.mark.parametrize("name", ["staff", "maybe"])
+def test_a_reload_with_a_list_out_of_its_time(
+    shop: Shop, untimely: str, version: ssl.TLSVersion, name: str
+) -> None:
+    """Whom no list was about before it locks out, on connections and in sessions from then too."""
+    gateway = start(shop, CONFIG.replace(", crl: FOLDER/staff.crl", ""))
+    context = shop.context(shop.person(), version)
+    client = connect(gateway, context, name)
+    assert ask(gateway, client, name) == 200
+    reload(gateway, shop, CONFIG)
+    gateway.gateway.trust.look()
+    assert "staff lets nobody in" in gateway.gateway.trust.trouble
+    assert ask(gateway, client, name) == 401
+    assert gateway.finished[-1].reason == f"client certificate: the revocation list is {untimely}"
+    again = connect(gateway, context, name, client.session)
+    assert ask(gateway, again, name) == "alert"
+    assert not again.resumed
+    assert ask(gateway, connect(gateway, context, name), name) == "alert"
+
+
+def test_a_reload_keeps_a_list_that_counts(
+    made: MemoryGateway, shop: Shop, version: ssl.TLSVersion
+) -> None:
+    """One that is out of its time does not take its place: nobody is locked out, nor let in."""
+    mallory = shop.person("mallory", number=12)
+    shop.write(mallory)
+    made.gateway.trust.look()
+    for start, end in UNTIMELY.values():
+        (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, start=start, end=end))
+        reload(made, shop, CONFIG)
+        context = shop.context(shop.person(), version)
+        assert ask(made, connect(made, context, "staff"), "staff") == 200
+        context = shop.context(mallory, version)
+        assert ask(made, connect(made, context, "staff"), "staff") == "alert"
+        made.gateway.trust.look()
+        assert made.gateway.trust.trouble.endswith("the CAs and lists read before stay in use")
+
+
+def test_a_start_with_a_ca_that_has_expired(shop: Shop, version: ssl.TLSVersion) -> None:
+    shop.partner = issue("Partner CA", shop.root, number=3, ca=True, end=REAL - DAY)
+    shop.write()
+    gateway = start(shop, CONFIG)
+    gateway.gateway.trust.look()
+    assert "partner lets nobody in" in gateway.gateway.trust.trouble
+    context = shop.context(shop.person(issuer=shop.partner), version)
+    assert ask(gateway, connect(gateway, context, "partner"), "partner") == "alert"
+    staff = shop.context(shop.person(), version)
+    assert ask(gateway, connect(gateway, staff, "staff"), "staff") == 200
 
 
 # -- resumption ----------------------------------------------------------------------------------

@@ -197,6 +197,7 @@ def test_objections(shop: Shop) -> None:
     assert listed(end=REAL + DAY).objection(chain, REAL + 2 * DAY) == (
         "the revocation list is too old"
     )
+    assert listed().objection(chain, EARLY - DAY) == "the revocation list is not valid yet"
     below = issue("Below", shop.staff, number=30, ca=True)
     carol = shop.person("carol", below)
     longer = [carol.certificate, below.certificate, shop.staff.certificate]
@@ -460,6 +461,22 @@ def test_a_list_that_gets_too_old_is_told(shop: Shop, config: Config) -> None:
     assert watched.said == []
     watched.watch.stop()
     assert not hasattr(watched.reactor, "call")
+
+
+def test_a_list_that_is_too_old_is_told_at_the_start_and_at_a_reload(
+    shop: Shop, config: Config
+) -> None:
+    (shop.folder / "staff.crl").write_bytes(revoke(shop.staff, end=REAL - DAY))
+    with capturedLogs() as logs:
+        watched = Watched(config)
+    (line,) = map(formatEvent, logs)
+    assert "staff.crl: the revocation list of CN=Staff CA is too old" in line
+    assert line.endswith("; staff lets nobody in")
+    assert watched.look() == line
+    assert watched.said == watched.told == []
+    with capturedLogs() as logs:
+        watched.watch.watch(config, watched.policies)
+    assert list(map(formatEvent, logs)) == watched.watch.lines == [line]
 
 
 def test_a_list_that_will_soon_be_too_old_is_told(shop: Shop, config: Config) -> None:

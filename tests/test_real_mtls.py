@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -54,12 +55,22 @@ def sh(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def running(gateway: Start, tmp_path: Path, service: int) -> RunningGateway:
-    """The page's example: its certificates, its configuration."""
+def folder(tmp_path: Path) -> Path:
+    """With the certificates of the page's example."""
     folder = tmp_path / "gateway"
     folder.mkdir()
     made = sh(of(PAGE, "sh")[0], folder)
     assert made.returncode == 0, made.stderr
+    return folder
+
+
+@pytest.fixture
+def running(gateway: Start, folder: Path, service: int) -> RunningGateway:
+    """The page's example: its certificates, its configuration."""
+    return example(gateway, service)
+
+
+def example(gateway: Start, service: int) -> RunningGateway:
     config = yaml.safe_load(of(PAGE, "yaml")[0])
     config["upstreams"] = {"admin": f"http://127.0.0.1:{service}"}
     config["client_certificates"] = {"localhost": {"by": "staff", "forward": "certificate"}}
@@ -157,3 +168,24 @@ def test_a_list_that_is_broken(running: RunningGateway) -> None:
     assert "staff.crl: cannot be read as a revocation list" in reloaded.stdout + reloaded.stderr
     assert call(running)[0] == 0
     assert "staff.crl: cannot be read" in running.command("status").stderr
+
+
+def test_a_start_with_a_list_that_is_too_old(gateway: Start, folder: Path, service: int) -> None:
+    """As after a night in which none was fetched; nothing else of the gateway depends on it."""
+    ca = "openssl ca -config ca.cnf -keyfile staff-ca.key -cert staff-ca.pem -gencrl -out staff.crl"
+    old = sh(f"{ca} -crl_lastupdate 20240101000000Z -crl_nextupdate 20240131000000Z", folder)
+    assert old.returncode == 0, old.stderr
+    running = example(gateway, service)
+    why = r"staff.crl: the revocation list of CN=Staff CA is too old: .*; staff lets nobody in"
+    running.child.wait_until_said(why)
+    assert call(running)[0] != 0
+    running.child.wait_until_said("client certificate: the revocation list is too old")
+    reloaded = running.command("reload")
+    assert reloaded.returncode == 0, reloaded.stderr
+    assert re.search(why, reloaded.stdout + reloaded.stderr)
+    checked = running.command("check")
+    assert checked.returncode == 1
+    assert "staff.crl:1:1: the revocation list of CN=Staff CA is too old" in checked.stdout
+    assert re.search(why, running.command("status").stderr)
+    assert sh(ca, folder).returncode == 0
+    wait_for(lambda: call(running)[0] == 0, what="the new list")

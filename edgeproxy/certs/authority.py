@@ -112,6 +112,8 @@ class Authority:
         if self.until is not None:
             if now > self.until:
                 return "the revocation list is too old"
+            if any(now < each.last_update_utc for each in self.lists):
+                return "the revocation list is not valid yet"
             for certificate in chain[:-1]:
                 lists = self._by_issuer.get(certificate.issuer.public_bytes())
                 if lists is None:

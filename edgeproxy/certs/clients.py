@@ -55,6 +55,7 @@ _WORDS = {
     7: "its signature is wrong",
     9: "not yet valid",
     10: "expired",
+    11: "the revocation list is not valid yet",
     12: "the revocation list is too old",
     18: "signed by itself",
     19: "its root CA is unknown",

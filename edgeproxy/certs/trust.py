@@ -1,9 +1,13 @@
 """The files of CAs and revocation lists: read, turned into policies, watched.
 
-At the start and at a reload anything wrong with them is an error, and nothing changes. While the
+At the start and at a reload anything that is broken is an error, and nothing changes. While the
 gateway runs they are looked at once a second; one that is broken, or a list that is too old,
 changes nothing either, and one line in the log says so. What could not be read is tried again each
-second, and what begins later is taken over then. A list in use that gets too old lets nobody in.
+second, and what begins later is taken over then.
+
+A list that is too old lets nobody in, be it read like that or be it in use: OpenSSL refuses the
+handshake, and `Authority.objection` what is left of connections. So it stops nothing else, neither
+a start nor a reload.
 """
 
 from __future__ import annotations
@@ -43,22 +47,40 @@ def read_policies(
     """The policies of a configuration, and what is wrong with the files that it names.
 
     A policy that is what it was in ``before`` is the same object. With any problem the policies
-    must not be used.
+    must not be used. What is out of its time is none (`ages`).
     """
+    before = before or Policies()
+    in_use = _in_use(before)
     authorities: dict[str, Authority] = {}
     problems: list[Problem] = []
     credentials = config.certificates
     for name in _asked_for(config):
         reading = _read(credentials[name])
-        authorities[name] = reading.authority
-        problems += [*reading.problems, *reading.authority.untimely(now)]
-    return _policies(config, authorities, before or Policies()), list(dict.fromkeys(problems))
+        authorities[name] = _better(reading.authority, in_use.get(name), now)
+        problems += reading.problems
+    return _policies(config, authorities, before), list(dict.fromkeys(problems))
 
 
-def aging(policies: Policies, now: datetime) -> list[Problem]:
-    """The revocation lists that will soon be too old."""
-    authorities = dict.fromkeys(each.authority for each in policies.by_host.values())
-    return [problem for each in authorities for problem in each.aging(now)]
+def ages(policies: Policies, now: datetime) -> list[Problem]:
+    """What is out of its time, as errors, and the lists that soon will be."""
+    return [
+        problem
+        for each in _in_use(policies).values()
+        for problem in (*each.untimely(now), *each.aging(now))
+    ]
+
+
+def _in_use(policies: Policies) -> dict[str, Authority]:
+    """By credential."""
+    return {each.credential: each.authority for each in policies.by_host.values()}
+
+
+def _better(new: Authority, old: Authority | None, now: datetime) -> Authority:
+    """Lists that are out of their time do not take the place of those that count, of the very
+    same CAs."""
+    if old is not None and old.lists and old.cas == new.cas and not old.untimely(now):
+        return old if new.untimely(now) else new
+    return new
 
 
 class _Reading(NamedTuple):
@@ -134,7 +156,8 @@ def _asked_for(config: Config) -> Iterable[str]:
 class TrustWatch:
     """Looks at the files of the configuration in force, and tells of policies that changed.
 
-    ``trouble`` is what was wrong at the last look, or will soon be; "" for nothing.
+    ``lines`` say what was wrong at the last look, or will soon be; ``trouble`` is all of them, ""
+    for none.
     """
 
     def __init__(
@@ -152,12 +175,11 @@ class TrustWatch:
         # By credential.
         self._in_use: dict[str, Authority] = {}
         self._readings: dict[str, _Reading] = {}
-        # The lines that make up the trouble.
-        self._told: list[str] = []
+        self.lines: list[str] = []
 
     @property
     def trouble(self) -> str:
-        return "; ".join(self._told)
+        return "; ".join(self.lines)
 
     def watch(self, config: Config, policies: Policies) -> None:
         """From now on the files of ``config``, from which ``policies`` were read.
@@ -167,9 +189,12 @@ class TrustWatch:
         self._config = config
         self._use(policies)
         self._readings = {}
-        self._told = []
+        self.lines = []
+        if self._call is not None:
+            self._tell(self._now())
 
     def start(self) -> None:
+        self._tell(self._now())
         self._call = self._reactor.callLater(INTERVAL, self._look)
 
     def stop(self) -> None:
@@ -179,7 +204,7 @@ class TrustWatch:
 
     def _use(self, policies: Policies) -> None:
         self._policies = policies
-        self._in_use = {each.credential: each.authority for each in policies.by_host.values()}
+        self._in_use = _in_use(policies)
 
     def _look(self) -> None:
         self._call = self._reactor.callLater(INTERVAL, self._look)
@@ -214,18 +239,19 @@ class TrustWatch:
         lines: list[str] = []
         warnings: list[str] = []
         for name, in_use in self._in_use.items():
-            reading = self._readings[name]
-            same = reading.authority == in_use
-            against = reading.problems if same else _against(reading, now)
-            lines += [_line(each, _KEPT) for each in against]
-            counts = reading.authority if same else in_use  # by the names of today's files
+            counts, reading = in_use, self._readings.get(name)
+            if reading is not None and reading.authority != in_use:
+                lines += [_line(each, _KEPT) for each in _against(reading, now)]
+            elif reading is not None:
+                lines += [_line(each, _KEPT) for each in reading.problems]
+                counts = reading.authority  # by the names of today's files
             lines += [_line(each, f"{name} lets nobody in") for each in counts.untimely(now)]
             warnings += [_line(each, f"then {name} lets nobody in") for each in counts.aging(now)]
         for log, said in ((_log.error, lines), (_log.warn, warnings)):
             for line in dict.fromkeys(said):
-                if line not in self._told:
+                if line not in self.lines:
                     log("{line}", line=line)
-        self._told = list(dict.fromkeys(lines + warnings))
+        self.lines = list(dict.fromkeys(lines + warnings))
 
 
 def _against(reading: _Reading, now: datetime) -> list[Problem]:

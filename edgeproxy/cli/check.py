@@ -109,9 +109,9 @@ def examine(file: Path) -> Findings:
     problems += wrong
     warnings += strange
     if config is not None:
-        wrong, aging = _trust(config)
+        wrong, strange = _trust(config)
         problems += wrong
-        warnings += aging
+        warnings += strange
         warnings += _open(config)
         warnings += _unserved(config, names)
         warnings += unverified(config)
@@ -227,14 +227,16 @@ def _filters(config: Config) -> list[Problem]:
 def _trust(config: Config) -> tuple[list[Problem], list[str]]:
     """What is wrong with the CAs and revocation lists of client certificates, and what soon
     will be."""
-    from edgeproxy.certs.trust import aging, read_policies
+    from edgeproxy.certs.trust import ages, read_policies
     from edgeproxy.config import Problem
 
     now = datetime.now(UTC)
     policies, wrong = read_policies(config, now)
+    aged = ages(policies, now)
+    wrong += [each for each in aged if each.error]
     problems = [Problem(shown_path(Path(each.file)), 1, 1, each.message) for each in wrong]
-    warnings = [f"{shown_path(Path(each.file))}: {each.message}" for each in aging(policies, now)]
-    return problems, warnings
+    soon = [each for each in aged if not each.error]
+    return problems, [f"{shown_path(Path(each.file))}: {each.message}" for each in soon]
 
 
 def _wants_keys(config: Config) -> bool:
