@@ -92,7 +92,8 @@ class Reloader:
         except KeyFileError as error:
             result = Reloaded(False, [f"{built.config.keys.file}:{error.line}: {error.message}"])
         except OSError as error:
-            result = Reloaded(False, [f"{error.filename}: {error.strerror}"])
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            result = Reloaded(False, [why])
         except Exception as error:
             _log.failure("A reload failed in the gateway itself")
             result = Reloaded(False, [f"the gateway itself failed: {error!r}"])
@@ -175,10 +176,10 @@ class StagedFolder:
         """From now on what is found is in force."""
         self._publish = publish
         if self.folder.names is not self._ready:
-            publish(self.folder.names, self.folder.problems)
+            self.folder.again()
 
-    def _changed(self, names: NameMap, problems: tuple[Problem, ...]) -> None:
-        self._publish(names, problems)
+    def _changed(self, names: NameMap, problems: tuple[Problem, ...]) -> Any:
+        return self._publish(names, problems)
 
     def _keep(self, names: NameMap, problems: tuple[Problem, ...]) -> None:
         """The folder itself remembers them."""

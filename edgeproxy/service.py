@@ -208,17 +208,10 @@ class Gateway(Service):
             counts=self.certificate_counts,
         )
 
-    def _certificates_changed(self, names: NameMap, _: tuple[Problem, ...]) -> None:
-        if self.running:
-            self._change_tls(self.tls.steps(names))
-        else:
-            self.tls.swap(names)
-
-    def _change_tls(self, work: Generator[None, None, None]) -> None:
-        """Thousands of certificates take a second: in slices. What comes later replaces it."""
-        self._tls_work.cancel()
-        self._tls_work = in_slices(self.reactor, work)
-        self._tls_work.addErrback(_not_changed)
+    def _certificates_changed(
+        self, names: NameMap, _: tuple[Problem, ...]
+    ) -> Generator[None, None, None]:
+        return self.tls.steps(names)
 
     def build(self, config: Config) -> Built:
         """Compile a configuration. Nothing changes until :meth:`use`; may run in a thread.
@@ -290,7 +283,8 @@ class Gateway(Service):
             self.folder = staged.folder.folder
             work = self.tls.use(staged.tls)
             next(work, None)  # the first step changes over
-            self._change_tls(work)
+            self._tls_work.cancel()
+            self._tls_work = in_slices(self.reactor, work).addErrback(_let_go)
             staged.folder.adopt(self._certificates_changed)
         for listening in (*self.listeners, *self.probing):
             listening.listener.timeouts = _timeouts(built.config)
@@ -459,9 +453,8 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _not_changed(failure: Failure) -> None:
-    if failure.check(CancelledError) is None:
-        _log.failure("The certificates in use stay: changing over failed", failure)
+def _let_go(failure: Failure) -> None:
+    failure.trap(CancelledError)
 
 
 def _nothing(_: object) -> None:

@@ -354,6 +354,18 @@ def test_a_chain_that_openssl_rejects_gives_way_to_the_next_best(log: list[dict]
     assert len(lines(log)) == 1
 
 
+def test_a_chain_that_openssl_rejects_leaves_what_was_there_before_it() -> None:
+    old = issue(["a.example"], private=key("ECDSA", 1))
+    server = ServerTLS(name_map(old, B))
+    new = name_map(issue(["a.example"], private=key("ECDSA", 3), end=NOW + 90 * DAY)).chains[0]
+    server.swap(NameMap([replace(new, key_pem=B.key)], None, NOW))
+    assert meet(server, TLS13, b"a.example").served == old.pem
+    assert len(server.rejected) == 1
+    assert not meet(server, TLS13, b"b.example").done, "this one was taken away in earnest"
+    server.swap(NameMap([new], None, NOW))
+    assert meet(server, TLS13, b"a.example").served == new.chain_pem
+
+
 def test_nothing_at_all_refuses_everybody() -> None:
     server = ServerTLS(NameMap((), None, NOW))
     assert meet(server, TLS12, b"a.example").alert == "tlsv1 unrecognized name"

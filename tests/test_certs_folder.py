@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,8 +27,8 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
+from edgeproxy.certs import contexts, reading, watching
 from edgeproxy.certs import folder as folder_module
-from edgeproxy.certs import reading, watching
 from edgeproxy.certs.contexts import ServerTLS
 from edgeproxy.certs.folder import QUIET, CertificateFolder
 from edgeproxy.certs.names import NameMap
@@ -618,6 +621,62 @@ def test_what_openssl_alone_refuses_takes_no_good_certificate_down(
     assert len([line for line in log if "OpenSSL does not load it" in line]) == 1
 
 
+@contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """So many files can be opened, and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)  # all below are taken
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("free", [0, 1])
+def test_a_moment_without_descriptors_only_delays_a_renewal(
+    watched: Watched, log: list[str], free: int
+) -> None:
+    """OpenSSL needs two to load a certificate, reading a file needs one."""
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", A2.full + A2.key)
+    del log[:]
+    with free_descriptors(free):
+        for _ in range(3):
+            watched.look()
+            assert watched.serves("a.example") == A1.full
+    told = [line for line in log if "the system" in line or "Too many open files" in line]
+    assert len(told) == 1
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+    assert watched.problems == {}
+
+
+def test_a_file_for_which_there_is_no_descriptor_is_not_at_fault(
+    watched: Watched, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intermediate, say: without it the chain that goes live would be incomplete."""
+
+    def fail(path: str) -> object:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    write(watched.path / "a.pem", A1.full + A1.key)
+    watched.folder.start()
+    write(watched.path / "a.pem", A2.full + A2.key)
+    del log[:]
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "read_file", fail)
+        watched.look()
+        watched.look()
+    (line,) = log
+    assert "Too many open files" in line and "it is tried again every 10 seconds" in line
+    assert watched.folder.problems == ()
+    watched.look()
+    assert watched.serves("a.example") == A2.full
+
+
 def test_many_files_in_a_moment_are_one_check_and_one_change(watched: Watched) -> None:
     for number in range(5):
         write(watched.path / f"{number}.pem", B.full + B.key)
@@ -960,4 +1019,34 @@ def test_a_renewal_reaches_the_next_handshake(tmp_path: Path) -> None:
     write(tmp_path / "a.pem", A2.full + A2.key)
     clock.pump([10] + [0] * 20)
     assert handshake(server.context, client_context(TLS13), b"a.example").served == A2.pem
+    folder.stop()
+
+
+def test_what_cannot_be_put_into_contexts_for_a_moment_is_put_there_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[str]
+) -> None:
+    write(tmp_path / "a.pem", A1.full + A1.key)
+    clock = Clock()
+    server = ServerTLS(NameMap((), None, NOW))
+    folder = CertificateFolder(
+        clock, tmp_path, lambda names, _: server.steps(names), now=lambda: NOW
+    )
+    folder.start()
+    write(tmp_path / "a.pem", A2.full + A2.key)
+    del log[:]
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contexts, "load", fail)
+        for _ in range(3):
+            clock.pump([10] + [0] * 20)
+            met = handshake(server.context, client_context(TLS13), b"a.example")
+            assert met.served == A1.pem
+    assert len(log) == 1 and "Too many open files" in log[0]
+    clock.pump([10] + [0] * 20)
+    assert handshake(server.context, client_context(TLS13), b"a.example").served == A2.pem
+    clock.pump([10] + [0] * 20)
+    assert len(log) == 2, "told as usual, and nothing is left to do"
     folder.stop()

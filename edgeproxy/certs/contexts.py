@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL
@@ -167,8 +167,12 @@ class ServerTLS:
     def steps(self, names: NameMap) -> Generator[None, None, None]:
         """Do the work of `swap`, yielding after each entry (0.3 ms), and after the change let
         go of the old ones likewise. A generator that is dropped before that changes nothing.
+
+        What served the names of a chain that OpenSSL will not load goes on to serve them.
+
+        :raises OSError: see `loading.load`; nothing has changed.
         """
-        yield from self.use((yield from self.building(names)))
+        yield from self.use((yield from self.building(names, self._live.names.chains)))
 
     def use(self, prepared: Prepared) -> Generator[None, None, None]:
         """Change over, in the first step; the others let go of what served the old entries."""
@@ -180,10 +184,15 @@ class ServerTLS:
                 old.popitem()
             yield
 
-    def building(self, names: NameMap) -> Generator[None, None, Prepared]:
+    def building(
+        self, names: NameMap, before: Iterable[Chain] = ()
+    ) -> Generator[None, None, Prepared]:
         """Build what `names` needs and is not there yet; nothing of it is in use.
 
-        A chain that OpenSSL will not load is left out, and the next best takes its names.
+        A chain that OpenSSL will not load is left out, and the next best takes its names, perhaps
+        one of `before`.
+
+        :raises OSError: see `loading.load`.
         """
         rejected: list[Rejected] = []
         served: dict[Entry, Served] = {}
@@ -198,7 +207,9 @@ class ServerTLS:
             if len(rejected) == found:
                 break
             bad = {rejection.chain for rejection in rejected}
-            good = [chain for chain in names.chains if chain not in bad]
+            lost = {name for chain in bad for name in chain.names}
+            instead = (chain for chain in before if not lost.isdisjoint(chain.names))
+            good = [chain for chain in dict.fromkeys((*names.chains, *instead)) if chain not in bad]
             names = yield from NameMap.in_steps(good, names.default_name, names.made)
         if rejected:
             served = {entry: served[entry] for entry in names.entries}

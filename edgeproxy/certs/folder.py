@@ -3,14 +3,15 @@
 A look at the folder is a survey, the reading of what changed, a scan and a new `NameMap`; it
 runs in slices of a few milliseconds. inotify asks for one as soon as something changes, a timer
 every ten seconds whatever happens, and so does the moment when a certificate's validity begins
-or ends.
+or ends. What fails on the way leaves everything as it is, and the next look begins again.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from twisted.logger import Logger
 
 from edgeproxy.certs.keeping import eased, kept, reasons, removed, shortened, told_of
-from edgeproxy.certs.loading import refusal
+from edgeproxy.certs.loading import loadable
 from edgeproxy.certs.names import NameMap
 from edgeproxy.certs.pem import Content
 from edgeproxy.certs.reading import (
@@ -30,7 +31,7 @@ from edgeproxy.certs.reading import (
     read_folder,
     survey_in_steps,
 )
-from edgeproxy.certs.scan import Chain, Problem, Scan, run, scan_in_steps
+from edgeproxy.certs.scan import Chain, Problem, run, scan_in_steps
 from edgeproxy.certs.telling import Counts, Telling
 from edgeproxy.certs.watching import FolderWatch
 
@@ -49,6 +50,9 @@ SLICE = 0.005
 # A file changed this recently may change again without another signature (coarse clocks of
 # file systems): it is read again at the next look.
 _FRESH_NS = 2_000_000_000
+
+# That a file cannot be read for these is no fault of the file.
+_OF_THE_SYSTEM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class _Known(NamedTuple):
@@ -69,7 +73,8 @@ def _reached(moment: datetime | None, now: datetime) -> bool:
 class CertificateFolder:
     """A folder of certificates, as a `NameMap` that is always up to date.
 
-    `on_change(names, problems)` is called once by `start`, and whenever either changed.
+    `on_change(names, problems)` is called once by `start`, and whenever either changed. It may
+    return steps that remain to be taken. Where it or they raise, it is called again.
     """
 
     log = Logger()
@@ -78,7 +83,7 @@ class CertificateFolder:
         self,
         reactor: Any,
         folder: Path,
-        on_change: Callable[[NameMap, tuple[Problem, ...]], None],
+        on_change: Callable[[NameMap, tuple[Problem, ...]], Iterable[None] | None],
         default: str | None = None,
         now: Callable[[], datetime] = _utc_now,
         counts: Counts | None = None,
@@ -101,6 +106,8 @@ class CertificateFolder:
         self._timer: Any = None
         self._first_change: float | None = None
         self._again = False
+        self._behind = False  # a look that found something has not come to its end
+        self._failing = ""  # why
         self._running = False
         self._telling = Telling(counts or Counts())
         self.names = NameMap((), default, now())
@@ -148,6 +155,13 @@ class CertificateFolder:
         self._work = None
         self._schedule(QUIET if self._again else INTERVAL)
 
+    def again(self) -> None:
+        """Call `on_change` within a moment, whether or not anything changes. A look that is under
+        way begins anew."""
+        self._work = None
+        self._behind = True
+        self._changed()
+
     def _changed(self) -> None:
         """Something changed in a watched folder: look once it is quiet, or patience ends."""
         if self._work is not None:
@@ -178,11 +192,27 @@ class CertificateFolder:
                 next(self._work)
         except StopIteration:
             self._work = None
-        except Exception:
+            self._failing = ""
+        except Exception as error:
             self._work = None
-            self.log.failure("looking at the certificates failed; the ones in use stay")
+            self._failed(error)
         delay = 0.0 if self._work is not None else QUIET if self._again else INTERVAL
         self._schedule(delay)
+
+    def _failed(self, error: Exception) -> None:
+        """Tell why a look failed, once until one succeeds or fails for another reason."""
+        if repr(error) == self._failing:
+            return
+        self._failing = repr(error)
+        if isinstance(error, OSError):
+            self.log.error(
+                "certificates: what changed cannot be taken over now ({why}); the ones in use "
+                "stay, and it is tried again every {interval:g} seconds",
+                why=str(error),
+                interval=INTERVAL,
+            )
+        else:
+            self.log.failure("looking at the certificates failed; the ones in use stay")
 
     def _look(self, first: bool = False) -> Generator[None, None, None]:
         """Look at the folder and publish what changed, in steps of a few milliseconds."""
@@ -197,13 +227,17 @@ class CertificateFolder:
         outlived = _reached(self.names.until, now)
         advise = survey.modes != self._modes or _reached(self._telling.due, now)
         self._modes = survey.modes
-        if first or changed or outlived or unread != self._unread or self._leaving:
+        behind = self._behind
+        if first or changed or outlived or behind or unread != self._unread or self._leaving:
+            self._behind = True
             self._unread = unread
             chains, told = yield from self._check(survey, now, first)
-            if told or first or outlived:
+            if told or first or outlived or behind:
                 yield
-                self._publish((yield from NameMap.in_steps(chains, self._default, now)))
+                names = yield from NameMap.in_steps(chains, self._default, now)
+                yield from self._publish(names)
                 advise = True
+            self._behind = False
         if advise:
             yield from self._telling.advise(self.names, self._key_files, self._modes, now)
 
@@ -214,7 +248,9 @@ class CertificateFolder:
         files = {name: k.data for name, k in self._known.items() if k.data is not None}
         found = yield from scan_in_steps(files, now, self._memory)
         if not first:
-            found = yield from self._loadable(found)
+            # At the start there is nothing to lose, and whoever builds the contexts finds out.
+            known = {chain.fingerprint: chain for chain in self.names.chains}
+            found = yield from loadable(found, known)
         self._key_files = found.key_files
         before = self.names.chains
         found = shortened(found, before, now)
@@ -239,30 +275,6 @@ class CertificateFolder:
         same = [(c, c.files) for c in before] == [(c, c.files) for c in chains]
         return chains, other or not same
 
-    def _loadable(self, found: Scan) -> Generator[None, None, Scan]:
-        """Try what is new in OpenSSL, which refuses more than we do: the old then stays. At the
-        start there is nothing to lose, and whoever builds the contexts finds out."""
-        yield
-        known = {chain.fingerprint: chain for chain in self.names.chains}
-        refused: dict[Chain, Problem] = {}
-        for number, chain in enumerate(found.chains):
-            if number % 1000 == 0:
-                yield
-            if chain == known.get(chain.fingerprint):
-                continue
-            reason = refusal(chain)
-            if reason is not None:
-                message = f"certificate for {chain.names[0]}: OpenSSL does not load it: {reason}"
-                refused[chain] = Problem(chain.files[0], message)
-            yield
-        if not refused:
-            return found
-        return found._replace(
-            chains=tuple(chain for chain in found.chains if chain not in refused),
-            problems=tuple(sorted({*found.problems, *refused.values()})),
-            broken=found.broken.union(*(chain.files for chain in refused)),
-        )
-
     def _read(self, survey: Survey, now: datetime) -> Generator[None, None, bool]:
         """Read what the survey shows as changed; True if any bytes did."""
         known: dict[str, _Known] = {}
@@ -279,6 +291,8 @@ class CertificateFolder:
                 signature, data = read_file(os.path.join(self._folder, name))
                 settled = max(signature[3], signature[4]) < newest
             except OSError as error:
+                if error.errno in _OF_THE_SYSTEM:
+                    raise
                 survey.problems.append(cannot_read(name, error))
             known[name] = _Known(signature if settled else None, data)
             changed = changed or before is None or before.data != data
@@ -286,7 +300,8 @@ class CertificateFolder:
         self._known = known
         return changed
 
-    def _publish(self, names: NameMap) -> None:
+    def _publish(self, names: NameMap) -> Generator[None, None, None]:
+        yield from self._on_change(names, self.problems) or ()
         self.names = names
         self._telling.counts.changes += 1
         self.log.info(
@@ -295,4 +310,3 @@ class CertificateFolder:
             chains=len(names.chains),
             folder=str(self._folder),
         )
-        self._on_change(names, self.problems)
