@@ -1,9 +1,9 @@
 """A reload: everything new is built beside what is in force, then takes its place at once.
 
 Reading and compiling run in a thread, since five thousand routes take a second of work; another
-folder of certificates, or another key file, is read in slices between other events. What fails on
-the way is told, and nothing has changed: not the targets and their pools, not the certificates,
-not the keys, not the limits.
+folder of certificates, or another key file, is read in slices between other events; the same folder
+goes on, with what is remembered of it. What fails on the way is told, and nothing has changed: not
+the targets and their pools, not the certificates, not the keys, not the limits.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Reloader:
         old, new = gateway.config, built.config
         staged = Staged()
         try:
-            if new.certs != old.certs:
+            if new.certs.folder != old.certs.folder:
                 staged.folder = folder = StagedFolder(gateway, new)
                 yield in_slices(reactor, folder.folder.opening())
                 tls = yield in_slices(reactor, gateway.tls.building(folder.folder.names))

@@ -286,6 +286,9 @@ class Gateway(Service):
             self._tls_work.cancel()
             self._tls_work = in_slices(self.reactor, work).addErrback(_let_go)
             staged.folder.adopt(self._certificates_changed)
+        elif built.config.certs != old.config.certs:
+            self.tls.fall_back(built.config.certs.default)
+            self.folder.fall_back(built.config.certs.default)
         for listening in (*self.listeners, *self.probing):
             listening.listener.timeouts = _timeouts(built.config)
             hostless = listening.listener.limits.hostless

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certs_support import (
@@ -817,6 +818,33 @@ def test_what_changes_before_the_watch_stands_is_looked_at_soon(
     assert watched.serves("a.example") is None
     watched.clock.advance(0.3)
     assert watched.serves("a.example") == A1.full
+
+
+def test_another_default_holds_also_where_a_look_was_under_way(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(watched.path / "a.pem", A1.full + A1.key)
+    write(watched.path / "b.pem", B.full + B.key)
+    watched.folder.start()
+    watched.folder.fall_back("b.example")
+    watched.look()
+    assert len(watched.changes) == 1, "who sets it has it already"
+    write(watched.path / "a.pem", A2.full + A2.key)
+    monkeypatch.setattr(folder_module, "SLICE", 0.0)
+
+    def slowly(*change: Any) -> Iterator[None]:
+        watched.changes.append(change)
+        yield from (None, None)
+
+    monkeypatch.setattr(watched.folder, "_on_change", slowly)
+    while len(watched.changes) == 1:
+        watched.folder._turn()
+    assert watched.changes[-1][0].default_name == "b.example"
+    watched.folder.fall_back("a.example")
+    watched.look()
+    assert len(watched.changes) == 3
+    assert watched.serves("a.example") == watched.serves("c.example") == A2.full
+    assert watched.folder.names.default_name == "a.example"
 
 
 def test_look_reads_everything_now(watched: Watched) -> None:

@@ -10,10 +10,13 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certs_support import DAY, issue
+from real_support import served
 from running_support import DEADLINE, RunningGateway, free_port, run, wait_for, write_config
 
 from edgeproxy.control import LONGEST, connected
@@ -370,6 +373,28 @@ def test_reload_takes_another_folder_and_another_key_file(gateway: Start, develo
     assert found["changes"] == ["certs changed", "keys changed"]
     assert running.ask().status == 401
     assert running.ask(key=made.credential).status == 200
+
+
+def test_another_default_for_the_same_folder_forgets_nothing_of_it(gateway: Start) -> None:
+    """What is kept for a broken file stays in use, and what was told is not told again."""
+    now = datetime.now(UTC)
+    aged = issue(["b.example"], start=now - 95 * DAY, end=now + 5 * DAY)
+    running = gateway(PAGE)
+    file = running.folder / "certs" / "b.pem"
+    file.touch(0o600)
+    file.write_bytes(aged.full + aged.key)
+    running.child.wait_until_said("less than a tenth of its life is left")
+    file.write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    running.child.wait_until_said("b.pem: the certificate for b.example .* stays in use")
+    said = running.child.said()
+    b, localhost = (served(running.port, name) for name in ("b.example", "localhost"))
+    for default in ("localhost", "b.example"):
+        write_config(running.folder, {**PAGE, "certs": {"folder": "certs", "default": default}})
+        assert ask(running, "reload")["changes"] == ["certs changed"]
+        assert served(running.port, "b.example") == b != localhost
+        assert served(running.port, "c.example") == (b if default == "b.example" else localhost)
+    assert "certificates: " not in running.child.said().removeprefix(said)
+    assert ask(running, "counters")["counters"]["certificates"] == {"changes": 3, "problems": 1}
 
 
 def test_a_request_under_way_keeps_what_it_began_with(gateway: Start, nginx: Any) -> None:

@@ -159,6 +159,11 @@ class ServerTLS:
             self._oldest = oldest
             self.rotate()
 
+    def fall_back(self, default: str | None) -> None:
+        """From now on the certificate of another name answers where no name matches."""
+        names = self._live.names.with_default(default)
+        self._live = self._live._replace(names=names, known={})
+
     def swap(self, names: NameMap) -> None:
         """Build the contexts that `names` needs and do not exist yet, then change over at once."""
         for _ in self.steps(names):

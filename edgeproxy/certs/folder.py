@@ -155,6 +155,13 @@ class CertificateFolder:
         self._work = None
         self._schedule(QUIET if self._again else INTERVAL)
 
+    def fall_back(self, default: str | None) -> None:
+        """From now on `names` has another default; `on_change` is not called for that."""
+        self._default = default
+        self.names = self.names.with_default(default)
+        if self._work is not None:
+            self.again()
+
     def again(self) -> None:
         """Call `on_change` within a moment, whether or not anything changes. A look that is under
         way begins anew."""

@@ -81,7 +81,7 @@ class NameMap:
     ) -> None:
         """Choose among `chains`; `default` is a name whose entry answers where no name matches.
 
-        `now` is aware (UTC). `chosen` is for `in_steps`.
+        `now` is aware (UTC). `chosen` is for `in_steps` and `with_default`.
         """
         self.chains: tuple[Chain, ...] = tuple(chains)
         """All chains, the losing ones too."""
@@ -106,6 +106,11 @@ class NameMap:
         chosen = yield from _choose(chains, now)
         yield
         return cls(chains, default, now, chosen)
+
+    def with_default(self, default: str | None) -> NameMap:
+        """Return the same choices with another default."""
+        chosen = _Chosen(dict(self._by_name), self.entries)
+        return NameMap(self.chains, default, self.made, chosen)
 
     def __repr__(self) -> str:
         return f"<NameMap {len(self._by_name)} names, {len(self.entries)} entries>"
