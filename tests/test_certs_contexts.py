@@ -366,6 +366,30 @@ def test_a_chain_that_openssl_rejects_leaves_what_was_there_before_it() -> None:
     assert meet(server, TLS13, b"a.example").served == new.chain_pem
 
 
+def test_a_default_that_names_nothing_is_told_once_and_its_return_too(log: list[dict]) -> None:
+    def told() -> list[tuple[str, str]]:
+        found = [(event["log_level"].name, line) for event, line in zip(log, lines(log))]
+        del log[:]
+        return found
+
+    server = ServerTLS(name_map(A, default="a.example"))
+    assert told() == []
+    server.swap(name_map(B, default="a.example"))
+    ((level, line),) = told()
+    assert level == "error" and "none is for a.example, which `certs: default:` names" in line
+    server.swap(name_map(B, issue(["z.example"]), default="a.example"))
+    assert told() == []
+    server.swap(name_map(A, B, default="a.example"))
+    ((level, line),) = told()
+    assert level == "info" and "there is one for a.example, the default, again" in line
+    server.fall_back("c.example")
+    assert told()[0][0] == "error"
+    server.fall_back(None)
+    assert told() == []
+    assert len(ServerTLS(name_map(A, default="c.example")).names.entries) == 1
+    assert told()[0][0] == "error"
+
+
 def test_nothing_at_all_refuses_everybody() -> None:
     server = ServerTLS(NameMap((), None, NOW))
     assert meet(server, TLS12, b"a.example").alert == "tlsv1 unrecognized name"

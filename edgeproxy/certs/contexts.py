@@ -118,6 +118,7 @@ class ServerTLS:
         # Where chains show whether OpenSSL takes them.
         self._trial = new_context(self._alpn)
         self._oldest = SSL.TLS1_2_VERSION
+        self._missing: str | None = None  # the default, where it names nothing
         self.policies = Policies()
         """What clients are asked for; replaced by `ask`."""
         self.rejected: tuple[Rejected, ...] = ()
@@ -163,6 +164,7 @@ class ServerTLS:
         """From now on the certificate of another name answers where no name matches."""
         names = self._live.names.with_default(default)
         self._live = self._live._replace(names=names, known={})
+        self._tell_default()
 
     def swap(self, names: NameMap) -> None:
         """Build the contexts that `names` needs and do not exist yet, then change over at once."""
@@ -184,10 +186,27 @@ class ServerTLS:
         old = self._live.served
         self._live = _Live(prepared.names, prepared.served, {}, {})
         self.rejected = prepared.rejected
+        self._tell_default()
         while old:
             for _ in range(min(100, len(old))):
                 old.popitem()
             yield
+
+    def _tell_default(self) -> None:
+        """Log when the default names nothing, and when it names something again."""
+        name = self.names.default_name
+        missing = name if self.names.default is None else None
+        if missing == self._missing:
+            return
+        self._missing = missing
+        if missing is not None:
+            self.log.error(
+                "certificates: none is for {name}, which `certs: default:` names: clients that "
+                "send no name, or one that is not here, are refused",
+                name=missing,
+            )
+        elif name is not None:
+            self.log.info("certificates: there is one for {name}, the default, again", name=name)
 
     def building(
         self, names: NameMap, before: Iterable[Chain] = ()
