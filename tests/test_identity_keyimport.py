@@ -93,6 +93,11 @@ def test_a_dry_run_writes_nothing(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("text", ["${" + LONG, LONG + "}", "x${a}" + LONG, "{" + LONG + "}"])
+def test_signs_of_placeholders_may_stand_in_a_key(path: Path, text: str) -> None:
+    assert not bring(path, key(2, text)).problems
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -103,6 +108,8 @@ def test_a_dry_run_writes_nothing(path: Path) -> None:
         (key(3, " " + OTHER), "k.csv:3: the key holds what a header field cannot carry"),
         (key(3, OTHER + " "), "k.csv:3: the key holds what a header field cannot carry"),
         (key(3, "hunter2hunter2"), "k.csv:3: the key has 72 bits at most, and one of fewer"),
+        (key(3, "${PARTNER_ACME_PRODUCTION_KEY_2026}"), "k.csv:3: the key is a placeholder, not"),
+        (key(3, "{{ vault_partner_acme_production_key }}"), "k.csv:3: the key is a placeholder"),
         (key(3), "k.csv:3: this is the key of line 2 again; leave one of the two"),
         (
             key(3, "", digest=sha256(LONG.encode()).digest()),

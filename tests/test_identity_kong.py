@@ -94,6 +94,12 @@ def credential(text: str) -> str:
         (credential("key: [a]"), "f:4: `key` must be text; put it in quotes"),
         (credential("tags: [a]"), "f:4: there is no `key`: Kong would make one"),
         (credential("key: '{vault://env/x}'"), "f:4: the `key` is in a vault of Kong's"),
+        (
+            credential("""key: '${{ env "DECK_PARTNER_KEY" }}'"""),
+            "f:4: the `key` is decK's placeholder for a variable; import what "
+            "`deck file render --populate-env-vars` makes",
+        ),
+        (credential("""key: 'acme-${{ env "DECK_PARTNER_KEY" }}'"""), "f:4: the `key` is decK's"),
         (credential("{ key: abc, ttl: soon }"), "f:4: `ttl` must be seconds"),
         (credential("{ key: abc, ttl: -1 }"), "f:4: `ttl` must be seconds"),
         (credential("{ key: abc, ttl: true }"), "f:4: `ttl` must be seconds"),

@@ -20,6 +20,8 @@ SHORTEST, LONGEST = 8, 512
 """Bytes of a key: what Kong and nginx take, and what stays far from the bound of a head."""
 
 _CREDENTIAL = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+#: What tools that fill in a file put a value for: envsubst, decK, Ansible, Helm.
+_PLACEHOLDER = re.compile(r"\$\{.*\}|\{\{.*\}\}", re.DOTALL)
 _TIMES = ("not_before", "expires")
 _CONSUMER = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
@@ -199,6 +201,10 @@ class _Planning:
 
 def _check_credential(text: str, pepper: Pepper | None) -> None:
     """Whether a key of this text can be shown and kept; ValueError says why not."""
+    if _PLACEHOLDER.fullmatch(text):
+        raise ValueError(
+            "the key is a placeholder, not a key; import the file in which it is filled in"
+        )
     if not SHORTEST <= len(text) <= LONGEST:
         raise ValueError(f"the key has {len(text)} characters; {SHORTEST} to {LONGEST} are right")
     if not _CREDENTIAL.fullmatch(text):

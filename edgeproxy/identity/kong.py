@@ -122,6 +122,12 @@ class _Reader:
             self._wrong(node, "there is no `key`: Kong would make one, and nobody here knows it")
         elif key.startswith("{vault://"):
             self._wrong(node, "the `key` is in a vault of Kong's; put its text here")
+        elif "${{" in key:
+            self._wrong(
+                node,
+                "the `key` is decK's placeholder for a variable; import what "
+                "`deck file render --populate-env-vars` makes of the file",
+            )
         fields: dict[str, Any] = {"groups": consumer.groups}
         ttl, created = self._number(node, "ttl"), self._number(node, "created_at")
         if ttl:
