@@ -76,6 +76,26 @@ def test_json_is_read_too() -> None:
     assert (key.name, key.credential) == ("a", KEY)
 
 
+def test_username_and_custom_id_are_names_of_different_kinds() -> None:
+    """Kong lets the one of one consumer be the other of another; a name alone is the username."""
+    found = read(
+        f"""
+consumers:
+- {{ username: ann, custom_id: "1" }}
+- {{ username: "1" }}
+keyauth_credentials:
+- {{ consumer: "1", key: {KEY}1 }}
+- {{ consumer: {{ custom_id: "1" }}, key: {KEY}2 }}
+- {{ consumer: {{ username: "1" }}, key: {KEY}3 }}
+""",
+        "f",
+        NOW,
+    )
+    assert not found.problems
+    held = {key.credential[-1]: (key.name, key.holder) for key in found.keys}
+    assert held == {"1": ("1", "1"), "2": ("ann", "ann"), "3": ("1", "1")}
+
+
 def credential(text: str) -> str:
     return "consumers:\n- username: a\n  keyauth_credentials:\n  - " + text
 
@@ -88,7 +108,18 @@ def credential(text: str) -> str:
         ("consumers: {}", "f:1: `consumers` must be a list"),
         ("consumers: [a]", "f:1: an entry of `consumers` must be a mapping"),
         ("consumers:\n- tags: [a]", "f:2: a consumer has a `username` or a `custom_id`"),
-        ("consumers:\n- username: a\n- username: a", "f:3: another consumer is 'a' already"),
+        (
+            "consumers:\n- username: a\n- username: a",
+            "f:3: another consumer has the `username` 'a' already",
+        ),
+        (
+            "consumers: [{ username: a, custom_id: x }, { username: b, custom_id: x }]",
+            "f:1: another consumer has the `custom_id` 'x' already",
+        ),
+        (
+            "consumers:\n- username: a\n- custom_id: a",
+            "f:3: services would know another consumer as 'a', too; give both an `id`",
+        ),
         ("consumers:\n- username: 5", "f:2: `username` must be text; put it in quotes"),
         (credential("key: 123456789"), "f:4: `key` must be text; put it in quotes"),
         (credential("key: [a]"), "f:4: `key` must be text; put it in quotes"),

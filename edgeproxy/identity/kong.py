@@ -25,6 +25,9 @@ _OTHERS = (
     "plugins",
 )
 
+#: What consumers are known by, and what names them elsewhere in the file: the first that fits.
+_NAMES = ("id", "username", "custom_id")
+
 
 def read(text: str, file: str, now: float) -> Findings:
     """The keys of a file; a `ttl` counts from the key's `created_at`, or from `now`."""
@@ -57,7 +60,9 @@ class _Reader:
         self._file = file
         self._now = now
         self._consumers: list[_Consumer] = []
-        self._by_name: dict[str, _Consumer] = {}
+        #: Each of what Kong knows consumers by is unique among its own kind only.
+        self._known: dict[str, dict[str, _Consumer]] = {name: {} for name in _NAMES}
+        self._holders: set[str] = set()
 
     def take(self, root: Node) -> None:
         if root.get("consumers") is None and root.get("keyauth_credentials") is None:
@@ -77,16 +82,21 @@ class _Reader:
                 self._credential(node, consumer)
 
     def _consumer(self, node: Node) -> None:
-        texts = [self._text(node, name) for name in ("id", "username", "custom_id")]
-        known = [text for text in texts if text]
-        if not known:
+        given = {name: text for name in _NAMES if (text := self._text(node, name))}
+        if not given:
             self._wrong(node, "a consumer has a `username` or a `custom_id`")
             return
-        name = texts[1] or texts[2] or known[0]
-        consumer = _Consumer(name, known[0])
-        for text in known:
-            if self._by_name.setdefault(text, consumer) is not consumer:
-                self._wrong(node, f"another consumer is {text!r} already")
+        name = given.get("username") or given.get("custom_id") or given["id"]
+        consumer = _Consumer(name, given.get("id") or name)
+        for kind, text in given.items():
+            if self._known[kind].setdefault(text, consumer) is not consumer:
+                self._wrong(node, f"another consumer has the `{kind}` {text!r} already")
+        if consumer.id in self._holders:
+            self._wrong(
+                node,
+                f"services would know another consumer as {consumer.id!r}, too; give both an `id`",
+            )
+        self._holders.add(consumer.id)
         self._consumers.append(consumer)
         for each in self._items(node, "acls"):
             self._group(each, consumer)
@@ -97,13 +107,15 @@ class _Reader:
                 self._note(place, f"{other} of {name!r} are not API keys: left behind")
 
     def _named(self, node: Node) -> _Consumer | None:
-        """The consumer that an entry at the top is for: by name, or by an object with its id."""
+        """The consumer that an entry at the top is for: by a name, or by an object with one."""
         place = node.get("consumer")
-        name = place.scalar if place is not None else None
+        found = None
         if place is not None and place.pairs is not None:
-            given = [self._text(place, each) for each in ("id", "username", "custom_id")]
-            name = next((text for text in given if text), None)
-        found = self._by_name.get(name) if isinstance(name, str) else None
+            given = ((kind, self._text(place, kind)) for kind in _NAMES)
+            found = next((self._known[kind].get(text) for kind, text in given if text), None)
+        elif place is not None and isinstance(place.scalar, str):
+            known = (self._known[kind].get(place.scalar) for kind in _NAMES)
+            found = next((each for each in known if each is not None), None)
         if found is None:
             self._wrong(node, "its `consumer` must be one that `consumers` names")
         return found
