@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from edgeproxy.http1.fields import Kind
 from edgeproxy.identity.refusal import invalid
@@ -225,7 +226,7 @@ def withhold_keys(exchange: Exchange, parameter: bytes | None) -> None:
     head.keys = tuple([each for each in head.keys if not is_key(each[1])])
     if parameter is not None and exchange.query:
         parts = exchange.query[1:].split(b"&")
-        kept = [part for part in parts if part.partition(b"=")[0] != parameter]
+        kept = [part for part in parts if not _is_parameter(part, parameter)]
         exchange.query = b"?" + b"&".join(kept) if kept else b""
 
 
@@ -233,15 +234,23 @@ def withhold_keys(exchange: Exchange, parameter: bytes | None) -> None:
 _ANY_KEY = re.compile(rb"(?:bearer[ \t]+)?edge_", re.IGNORECASE)
 
 
+def _is_parameter(part: bytes, parameter: bytes) -> bool:
+    """Whether a part of a query has the parameter's name, percent-encoded or not: services read
+    both alike."""
+    name = part.partition(b"=")[0]
+    return name == parameter or (b"%" in name and unquote_to_bytes(name) == parameter)
+
+
 def _query_key(exchange: Exchange, parameter: bytes, found: bytes | None) -> bytes | None:
+    """Percent-encoding stands for its character, a plus sign for itself: senders of forms mean a
+    space by it, but a key that is sent as it stands has plus signs, and hardly ever spaces."""
     kept = []
     for part in exchange.query[1:].split(b"&"):
-        name, _, value = part.partition(b"=")
-        if name != parameter:
+        if not _is_parameter(part, parameter):
             kept.append(part)
         elif found is not None:
             raise invalid("two credentials")
         else:
-            found = value
+            found = unquote_to_bytes(part.partition(b"=")[2])
     exchange.query = b"?" + b"&".join(kept) if kept else b""
     return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from wire_support import HOST, OK, answer, connections, get, lines, names, post, standard
 
 from edgeproxy.exchange import Outcome
+from edgeproxy.identity.keyfile import parse_line
 from edgeproxy.testing import Answer, Ending, MemoryGateway, Way
 
 Make = Callable[..., MemoryGateway]
@@ -128,6 +131,28 @@ def test_a_key_in_the_query(make: Make) -> None:
     client.send(get(f"/users?key={key}&key={key}"))
     client.send(get("/users?key="))
     assert [each.status for each in client.answers()] == [200, 200, 200, 401, 401, 401]
+
+
+@pytest.mark.parametrize("sent", ["aGVs+G8/d29y=bGQhIQ==", "aGVs%2BG8%2Fd29y%3DbGQhIQ%3D%3D",
+                                  "aGVs+G8%2Fd29y=bGQhIQ%3d%3d"])  # fmt: skip
+@pytest.mark.parametrize("name", ["the_key", "the%5Fkey", "%74he%5fkey"])
+def test_a_key_in_the_query_is_the_same_in_every_spelling(make: Make, name: str, sent: str) -> None:
+    """Senders encode `+`, `/` and `=`, or do not."""
+    gateway = make(standard(top="auth: { api_key: { query: the_key } }"))
+    line = {"id": "x", "name": "Ann", "digest": sha256(b"aGVs+G8/d29y=bGQhIQ==").hexdigest()}
+    text = json.dumps(line).encode()
+    gateway.gateway.keys.index.add(parse_line(text, 1), text)
+    client = gateway.client()
+    client.send(get(f"/users?a=1%2B&{name}={sent}"))
+    service = gateway.service("users").accept()
+    assert service.take().split(b" ")[1] == b"/users?a=1%2B"
+    service.send(OK)
+    # Beside another one it is the second; where none is asked for, it is withheld.
+    client.send(get(f"/users?{name}={sent}", f"X-API-Key: {gateway.key('good')}\r\n".encode()))
+    client.send(get(f"/open?{name}={sent}&b=%31"))
+    assert service.take().split(b" ")[1] == b"/open?b=%31"
+    service.send(OK)
+    assert [each.status for each in client.answers()] == [200, 401, 200]
 
 
 def test_a_key_in_the_query_where_none_may_be(make: Make) -> None:
