@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from socket import AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import GatewayError
@@ -98,7 +98,7 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     try:
-        packed = ip_address(address.partition("%")[0]).packed
-    except ValueError:
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
+    except OSError:
         return address
-    return packed[:8].hex() + "/64"
+    return inet_ntop(AF_INET6, packed[:8] + bytes(8)) + "/64"

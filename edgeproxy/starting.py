@@ -115,8 +115,10 @@ def open_keys(tokens: EdgeTokens | None) -> None:
         try:
             tokens.keys.open()
         except OSError as error:
+            # The file is opened by its descriptor, which a folder's error then names.
+            named = None if isinstance(error.filename, int) else error.filename
             raise StartError(
-                f"{error.filename or tokens.keys.path}: {error.strerror}; the keys of `edge_token` "
+                f"{named or tokens.keys.path}: {error.strerror}; the keys of `edge_token` "
                 "are kept there: `state:` names another folder"
             ) from error
 

@@ -83,7 +83,7 @@ def test_authorities(tmp_path: Path) -> None:
         ("introspect: »id.example.com", "is not"),
         ("introspect: »'https://id/i#x'", "is not a URL"),
         ("introspect: https://id/i, client_id: »edge", "add `client_secret`"),
-        ("introspect: https://id/i, client_secret: »x", "add `client_id`"),
+        ("introspect: https://id/i, client_id: e, client_secret: »x", "a secret stands outside"),
         ("introspect: https://id/i, cache: »31s", "at most 30 s"),
         ("introspect: https://id/i, refused: »1m", "at most 30 s"),
         ("introspect: https://id/i, stale: »2d", "at most 86400 s"),
@@ -123,6 +123,8 @@ def test_nothing_is_shown_that_contradicts_the_gateway() -> None:
 
 
 def test_half_of_it() -> None:
+    with pytest.raises(ConfigError, match="add `client_id`"):
+        read("introspect: https://id/i, client_secret: '${env:S}'", S="geheim")
     assert_problems(f"{TOP}auth: {{ p: »{{ cookie: sid }} }}", "'at' is missing here")
 
 
@@ -143,6 +145,15 @@ def test_it_stands_alone() -> None:
         "routes: { '*': { »/: { to: shop, auth: [p, anonymous] } } }",
         "nothing can stand beside it",
     )
+
+
+@pytest.mark.parametrize("url", ["https://u:geheim@id/i", "https://u:ge/heim@id", "ftp://geheim@i"])
+@pytest.mark.parametrize("key", ["introspect", "authorize", "cookie: a, at"])
+def test_a_password_in_a_url_is_never_shown(key: str, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(f"{key}: '{url}'")
+    assert "heim" not in str(caught.value)
+    assert "://…@i" in str(caught.value)
 
 
 def test_a_secret_is_never_shown() -> None:

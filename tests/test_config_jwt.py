@@ -65,7 +65,7 @@ def test_a_changed_file_is_a_changed_credential(tmp_path: Path) -> None:
         ("»jwk: x", ["did you mean 'jwks'"]),
         ("jwks: »http://id.example.com/keys", ["is not https://"]),
         ("jwks: »ftp://id.example.com/keys", ["is not https://"]),
-        ("jwks: »https://a:b@id.example.com/", ["host, a port and a path alone"]),
+        ("jwks: »https://a:b@id.example.com/", ["'https://…@id.example.com/' is not a URL"]),
         ("jwks: »[x]", ["a URL, a file or"]),
         ("jwks: »none.json", ["'none.json' cannot be read: no such file"]),
         ("jwks: »{ keys: [] }", ["these keys cannot be used"]),

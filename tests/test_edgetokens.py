@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,15 @@ def test_at_the_start_it_has_to_be_writable(tmp_path: Path) -> None:
     config = parse("edge_token: https://e.example\nroutes: { '*': { /: { page: true } } }")
     tokens = issuing.build(config, tmp_path / "state")
     with pytest.raises(StartError, match="the keys of `edge_token` are kept there: `state:` names"):
+        open_keys(tokens)
+
+
+def test_a_folder_where_the_keys_should_be(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    reactor = MemoryReactor()
+    config = parse("edge_token: https://e.example\nroutes: { '*': { /: { page: true } } }")
+    tokens = Issuing(reactor, MemoryClock(reactor)).build(config, tmp_path)
+    with pytest.raises(StartError, match=f"^{re.escape(str(tmp_path / NAME))}: Is a directory; "):
         open_keys(tokens)
 
 

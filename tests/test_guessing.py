@@ -126,6 +126,9 @@ def test_it_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway.wait(61)
     guess(gateway, 5, address="192.0.2.2")
     assert [each["caller"] for each in told] == ["192.0.2.1", "192.0.2.2"]
+    gateway.wait(61)
+    guess(gateway, 5, address="2001:db8:0:a::9")
+    assert told[-1]["caller"] == "2001:db8:0:a::/64"
 
 
 # -- the table -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,10 @@ def test_a_file_that_is_too_large_is_left_alone(tmp_path: Path) -> None:
     with capturedLogs() as said:
         assert LastUsed(clock, path, lambda: None).read(NOW) == {}  # type: ignore[arg-type,return-value]
     assert "larger than" in said[0]["trouble"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is not a regular file"):
+        read(path, NOW)

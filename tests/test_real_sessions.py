@@ -44,10 +44,11 @@ def told(running: RunningGateway) -> dict[str, Any]:
     return credential
 
 
-def test_one_connection_for_many_tokens(gateway: Start) -> None:
+def test_one_connection_for_many_tokens(gateway: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "s")
     with endpoint(tokens) as server:
         url = f"http://127.0.0.1:{server.server_port}/introspect"
-        running = gateway(config(url, client_id="edge", client_secret="s"))
+        running = gateway(config(url, client_id="edge", client_secret="${env:SECRET}"))
         assert [ask(running, f"good{number}") for number in range(5)] == [200] * 5
         assert ask(running, "good1") == 200
         assert ask(running, "bad") == 401

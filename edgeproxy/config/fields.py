@@ -143,6 +143,16 @@ def _secret(value: Any, info: ValidationInfo) -> Any:
     return SecretStr(grammar.field_value(text, secret=True))
 
 
+def outside(value: Any) -> Any:
+    """A secret as it is written: by reference, since the configuration itself is no place for it.
+    Raises ValueError otherwise."""
+    if not isinstance(value, SecretStr) and (not isinstance(value, str) or "${" not in value):
+        raise ValueError(
+            "a secret stands outside; write ${file:PATH}, ${env:NAME}, ${credential:NAME}"
+        )
+    return value
+
+
 def _listening(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f'{value} is a number; write ":{value}"')
@@ -215,6 +225,7 @@ SecretValue = Annotated[
     BeforeValidator(_secret),
     WithJsonSchema({"type": "string", "examples": ["${env:TOKEN}", "${file:/run/secrets/token}"]}),
 ]
+OutsideSecret = Annotated[SecretValue, BeforeValidator(outside)]
 WrittenPath = Annotated[
     Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})
 ]

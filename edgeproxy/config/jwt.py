@@ -16,7 +16,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from edgeproxy.config.fields import Duration, WrittenPath, one_or_more, seconds
+from edgeproxy.config.fields import Duration, WrittenPath, one_or_more, outside, seconds
 from edgeproxy.config.frozen import NamedCredential
 from edgeproxy.config.secrets import expand, read_regular, reason
 from edgeproxy.config.units import shown
@@ -82,12 +82,9 @@ def _keys(value: Any) -> Any:
 
 
 def _secret(value: Any, info: ValidationInfo) -> Any:
+    value = outside(value)
     if isinstance(value, SecretStr):
         return value
-    if not isinstance(value, str) or "${" not in value:
-        raise ValueError(
-            "a secret stands outside; write ${file:PATH}, ${env:NAME}, ${credential:NAME}"
-        )
     text = expand(value, info.context) if callable(info.context) else "?" * _LEAST_SECRET
     if len(text.encode("utf-8", "surrogatepass")) < _LEAST_SECRET:
         raise ValueError(

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from edgeproxy.config import grammar
 from edgeproxy.config.asking import LONGEST, Asking, Location, at_most, wrong_endpoint
-from edgeproxy.config.fields import Duration, SecretValue, one_or_more, seconds
+from edgeproxy.config.fields import Duration, OutsideSecret, one_or_more, seconds
 from edgeproxy.config.jwt import Claim
 from edgeproxy.config.units import shown
 
@@ -67,7 +67,7 @@ class IntrospectionForm(LookUp):
 
     introspect: str = Field(description="The introspection endpoint: https://HOST/PATH.")
     client_id: Text | None = Field(default=None, description="Who we are there (HTTP Basic).")
-    client_secret: SecretValue | None = Field(
+    client_secret: OutsideSecret | None = Field(
         default=None, description="Our secret there, as ${file:PATH}, ${env:NAME}."
     )
     audience: Annotated[tuple[Text, ...], one_or_more(Text)] = Field(

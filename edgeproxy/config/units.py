@@ -54,6 +54,7 @@ _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z]*)", re.ASCII)
 _RATE = re.compile(r"([0-9]+)/([0-9]*)([a-z]+)", re.ASCII)
+_USER = re.compile(r"//.*@", re.DOTALL)
 _TOO_LONG = 40  # characters: no number that means anything is longer
 
 
@@ -65,7 +66,8 @@ class Rate(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """`value` for a message: quoted, at most 60 characters (`ConfigError` escapes them)."""
+    """`value` for a message: quoted, at most 60 characters (`ConfigError` escapes them), and of a
+    URL without its user and password."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -75,6 +77,7 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     text = value if isinstance(value, str) else f"{value}"
+    text = _USER.sub("//…@", text)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"'{text}'"
 

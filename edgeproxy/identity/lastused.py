@@ -19,6 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from edgeproxy.config.secrets import read_regular
 from edgeproxy.identity.keystore import KeyStore
 from edgeproxy.slices import in_slices
 
@@ -34,14 +35,14 @@ _log = Logger()
 
 def read(path: Path, now: float) -> dict[str, int]:
     """What the file says, by id; nothing if there is none. Lines that are no such lines are left
-    out, and no time is later than `now`. Raises OSError, also for one that is too large."""
+    out, and no time is later than `now`. Raises OSError, also for one that is too large, or no
+    regular file."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+        data = read_regular(path, _LARGEST)
     except FileNotFoundError:
         return {}
-    if len(data) > _LARGEST:
-        raise OSError(0, f"larger than {_LARGEST} bytes", str(path))
+    except ValueError as error:
+        raise OSError(0, str(error), str(path)) from None
     latest = math.floor(now)
     return {
         found[1].decode("ascii"): min(int(found[2]), latest)
