@@ -152,6 +152,24 @@ def test_an_authority_with_its_key_is_not_served() -> None:
     assert chain.chain_pem == leaf.pem
 
 
+def test_what_is_marked_as_an_authority_and_meant_for_a_server_is_told() -> None:
+    """As `openssl req -x509` writes it: without a host name, or with the key lost."""
+    nameless = issue(cn="a.example", ca=True)
+    (found,) = messages({"a": nameless.pem, "key": nameless.key})
+    assert found == Problem(
+        "a",
+        "certificate for “a.example”: it names no host: clients look at its subjectAltName alone",
+    )
+    (found,) = messages({"b": issue(["b.example"], ca=True).pem})
+    assert found == Problem("b", "certificate for b.example: its private key is not here")
+
+
+def test_an_authority_that_names_hosts_completes_chains_in_silence() -> None:
+    above = issue(["ca.example"], root(), private=key("ECDSA", 5), ca=True)
+    leaf = issue(["a.example"], above)
+    assert only({"ca": above.pem, "a": leaf.pem + leaf.key}).chain_pem == leaf.full
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

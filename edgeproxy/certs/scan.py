@@ -148,8 +148,7 @@ def scan_in_steps(
         reason = pool.reason_against(leaf)
         if reason is None:
             chains.append(_chain(pool, leaf, places, now))
-        # A CA's certificate is there to complete chains, and needs neither key nor host name.
-        elif not leaf.is_authority:
+        elif not pool.completes_chains(leaf):
             wrong.extend(Problem(f, f"certificate for {leaf.label}: {reason}") for f in places)
         yield
     old = list(_out_of_date(chains, now))
@@ -171,6 +170,7 @@ class _Pool:
         self.certificates: dict[str, tuple[Certificate, dict[str, None]]] = {}
         self.keys: dict[bytes, tuple[Key, dict[str, None]]] = {}
         self.by_subject: dict[bytes, list[Certificate]] = {}
+        self.issuers: set[bytes] = set()
 
     def add(self, file: str) -> None:
         """Take up what one file contains."""
@@ -179,6 +179,8 @@ class _Pool:
             if known is None:
                 known = self.certificates[certificate.fingerprint] = (certificate, {})
                 self.by_subject.setdefault(certificate.subject, []).append(certificate)
+                if not certificate.self_signed:
+                    self.issuers.add(certificate.issuer)
             known[1][file] = None
         for key in self.contents[file].keys:
             self.keys.setdefault(key.public_key, (key, {}))[1][file] = None
@@ -188,8 +190,17 @@ class _Pool:
         if leaf.public_key not in self.keys:
             return "its private key is not here"
         if not leaf.names:
-            return "it names no host"
+            return "it names no host: clients look at its subjectAltName alone"
         return leaf.weakness
+
+    def completes_chains(self, found: Certificate) -> bool:
+        """Say whether it is a CA's, of which nothing is missing: one that stands above another
+        certificate here, or has nothing of a server's, neither key nor host name.
+
+        `openssl req -x509` marks what is meant for a server as a CA's too."""
+        return found.is_authority and (
+            found.subject in self.issuers or not (found.names or found.public_key in self.keys)
+        )
 
     def lonely_keys(self) -> Iterable[Problem]:
         """Yield a problem for each file with a key that fits no certificate here."""
