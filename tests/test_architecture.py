@@ -356,6 +356,7 @@ TESTED_IN = {
     "edgeproxy.filters.pending": ("test_filters_run.py", _WIRE),
     "edgeproxy.filters.plugin": ("test_filters_inforce.py", _PARTS),
     "edgeproxy.filters.request": ("test_filters_run.py", _WIRE),
+    "edgeproxy.filters.shadow": ("test_filters_wire.py", _WIRE),
     "edgeproxy.config.reading": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.reserved": ("test_config_problems.py", _PARTS),
     "edgeproxy.config.routes": ("test_config_load.py", _PARTS),

@@ -138,14 +138,97 @@ class Strict(Filter):
 def test_a_filter_in_shadow_mode_changes_nothing(headers: dict[str, str], shadow: str) -> None:
     harness = FilterHarness(Strict, settings={"shadow": True, "timeout": "1s"})
     seen = harness.request(headers=headers)
-    harness.wait(2)
     assert seen.status == 200
+    harness.wait(2)
     assert seen.passed_on is not None
     assert seen.passed_on.field("X-Strict") is None
     assert seen.passed_on.field("X-What") == headers["X-What"]
     assert seen.field("X-Strict") is None
     assert (seen.log["shadow"], seen.log["outcome"]) == (shadow, "ok")
     assert harness.gateway.gateway.filters.counts["strict"].shadowed == 1
+
+
+class Slow(Filter):
+    """Waits in the hook that a request names, and writes afterwards."""
+
+    sets = ["X-Slow"]
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    async def on_request(self, request: Request) -> None:
+        await self._do(request, "Early", request)
+
+    async def on_upstream_request(self, request: Request) -> None:
+        await self._do(request, "Late", request)
+
+    async def on_response(self, request: Request, response: Response) -> None:
+        await self._do(request, "Back", response)
+
+    async def _do(self, request: Request, when: str, head: Any) -> None:
+        if f"X-{when}" in request.headers:
+            self.waiting.append(Deferred())
+            await self.waiting[-1]
+            head.headers["X-Slow"] = "1"
+            raise Refuse(403, "No.", reason="slow")
+
+
+@pytest.mark.parametrize("when", ["Early", "Late", "Back"])
+def test_nobody_waits_for_a_filter_in_shadow_mode(when: str) -> None:
+    harness = FilterHarness(Slow, settings={"shadow": True, "timeout": "2s"})
+    seen = harness.request(headers={f"X-{when}": "1"})
+    assert seen.status == 200
+    harness.filter.waiting[0].callback(None)
+    assert seen.field("X-Slow") is None
+    assert seen.log["shadow"] == "filter slow: 403 slow"
+    counts = harness.gateway.gateway.filters.counts["slow"]
+    assert (counts.refused, counts.errors, counts.shadowed) == (1, 0, 1)
+    later = harness.request(headers={f"X-{when}": "1"})
+    assert (later.status, later.log.get("shadow")) == (200, None)
+    harness.wait(3)
+    assert (counts.timeouts, counts.shadowed) == (1, 2)
+
+
+class Remembering(Filter):
+    """Writes into the request's state what the one before it has written there."""
+
+    name = ""
+
+    def on_request(self, request: Request) -> None:
+        request.state["seen"] = [*request.state.get("seen", []), self.name]
+
+    def on_upstream_request(self, request: Request) -> None:
+        request.state["late"] = self.name
+
+    def on_response(self, request: Request, response: Response) -> None:
+        request.state = {**request.state, "back": self.name}
+
+    def on_log(self, request: Request, entry: Any) -> None:
+        entry[f"state_{self.name}"] = self.state = dict(request.state)
+        entry["last"] = self.name
+        if self.name == "b":
+            raise KeyError("secret")
+
+
+def test_a_filter_in_shadow_mode_writes_into_neither_state_nor_log() -> None:
+    classes = {name: type(name, (Remembering,), {"name": name}) for name in "abc"}
+    gateway = gateway_with(
+        "/: { to: a, auth: none, filters: [a, { use: b, shadow: true }, c] }", **classes
+    )
+    client = gateway.client()
+    client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+    gateway.service("a").accept().send(SERVICE)
+    assert client.answers()[0].status == 200
+    (line,) = gateway.log
+    state = {"seen": ["a", "c"], "late": "c", "back": "a"}
+    assert line["state_c"] == line["state_a"] == state
+    assert line["last"] == "a"
+    assert "state_b" not in line
+    chain = gateway.gateway.snapshot().router.ordered[0].action.filters
+    assert chain is not None
+    tried = chain.entries[1].made
+    assert tried.filter.state == {"seen": ["a", "b"], "late": "b", "back": "b"}
+    assert (tried.counts.errors, tried.counts.shadowed) == (1, 1)
 
 
 def test_what_a_filter_in_shadow_mode_sets_no_client_can_send_already() -> None:
@@ -541,13 +624,13 @@ def test_hooks_of_the_log_that_wait_are_bounded() -> None:
     chain = harness.gateway.gateway.snapshot().router.ordered[0].action.filters
     assert chain is not None
     made = chain.entries[0].made
-    made.telling = 999
+    made.beside = 999
     for cancelled in (0, 1):
         client.send(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
         harness.settle()
-        assert (made.telling, harness.filter.cancelled) == (1000, cancelled)
+        assert (made.beside, harness.filter.cancelled) == (1000, cancelled)
     harness.wait(6)
-    assert (made.telling, harness.filter.cancelled) == (999, 2)
+    assert (made.beside, harness.filter.cancelled) == (999, 2)
     assert made.counts.timeouts == 2
 
 

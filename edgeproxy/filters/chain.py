@@ -20,10 +20,12 @@ from edgeproxy.filters.answering import ending, filtered
 from edgeproxy.filters.contract import FieldError
 from edgeproxy.filters.headers import folded
 from edgeproxy.filters.run import Run
+from edgeproxy.filters.shadow import apart
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.filters.counts import Counts
+    from edgeproxy.filters.headers import Headers
     from edgeproxy.transport.deadlines import Deadlines
 
 _log = Logger()
@@ -34,6 +36,7 @@ class Made:
 
     __slots__ = (
         "__weakref__",
+        "beside",
         "changes",
         "counts",
         "filter",
@@ -41,7 +44,6 @@ class Made:
         "name",
         "options",
         "sets",
-        "telling",
     )
 
     def __init__(
@@ -54,8 +56,8 @@ class Made:
         self.sets = tuple(sets)
         self.changes: tuple[str, ...] = tuple(getattr(kind, "changes", ()))
         self.filter: Any = None
-        #: How many hooks of the log are waiting for something.
-        self.telling = 0
+        #: How many of its hooks wait for something with no request that waits for them.
+        self.beside = 0
 
 
 class Entry:
@@ -88,6 +90,10 @@ class Entry:
         self.may = frozenset(folded(name) for name in (*made.sets, *made.changes))
         #: Writes that were looked at and are right.
         self._known: set[tuple[str, bool, bool]] = set()
+
+    def may_write(self, headers: Headers, name: str, *, remove: bool) -> None:
+        """As the guard of a head."""
+        self.check_write(name, request=headers.request, remove=remove)
 
     def check_write(self, name: str, *, request: bool, remove: bool) -> None:
         """Raises :class:`FieldError` for a field that is not this filter's to write."""
@@ -175,4 +181,8 @@ class Chain:
 
     def _hooks(self, name: str) -> Hooks:
         found = ((entry, getattr(entry.made.filter, name, None)) for entry in self.entries)
-        return tuple((entry, hook) for entry, hook in found if hook is not None)
+        return tuple(
+            (entry, apart(entry, hook) if entry.shadow else hook)
+            for entry, hook in found
+            if hook is not None
+        )

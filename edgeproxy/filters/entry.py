@@ -43,6 +43,12 @@ class LogEntry(Mapping[str, Any]):
         self._members[name] = value
         self._added[name] = written
 
+    def copied(self, guard: object) -> LogEntry:
+        """The same, to be added to without consequence."""
+        made = LogEntry(dict(self._members))
+        made._added = dict(self._added)
+        return made
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 

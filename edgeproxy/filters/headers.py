@@ -97,9 +97,10 @@ class Headers:
         self._guard = CLOSED
         return self.written
 
-    def copied(self) -> Headers:
+    def copied(self, guard: Guard) -> Headers:
         """The same fields, written to by nobody else."""
-        return Headers(list(self._lines), self._guard, request=self.request)
+        closed = self._guard is CLOSED
+        return Headers(list(self._lines), CLOSED if closed else guard, request=self.request)
 
     def _take_out(self, name: str) -> None:
         gone = folded(name)

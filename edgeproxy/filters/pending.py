@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import DebugInfo, Deferred
@@ -13,9 +14,13 @@ from edgeproxy.transport.deadlines import NEVER
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
+    from edgeproxy.filters.chain import Entry
     from edgeproxy.transport.deadlines import Deadlines
 
 _log = Logger()
+
+#: Hooks of one filter that wait at a time with no request behind them; the rest is cancelled.
+_MOST_BESIDE = 1000
 
 
 class TimedOut(Exception):
@@ -55,10 +60,12 @@ class Pending:
     Several may wait for one Deferred: its result is the same for all of them, also for those who
     come later. When the last is dropped, or when it is too late, it is cancelled, and whatever it
     still gives is not looked at. It is too late for all whose ``timeout`` is no longer than that
-    of the first who has waited for so long: else newcomers would keep alive what never ends.
+    of the first who has waited for so long: else newcomers would keep alive what never ends. One
+    that is ``beside``, with no request behind it, ends for itself alone.
     """
 
     __slots__ = (
+        "_beside",
         "_deadlines",
         "_deferred",
         "_follow",
@@ -76,7 +83,10 @@ class Pending:
         timeout: float,
         awaited: Deferred[Any] | Coroutine[Any, Any, Any],
         follow: Callable[[Any], None],
+        *,
+        beside: bool = False,
     ) -> None:
+        self._beside = beside
         self._deadlines = deadlines
         self._timeout = timeout
         self._follow = follow
@@ -118,7 +128,10 @@ class Pending:
 
     def expired(self, now: float) -> None:
         """Its time is over."""
-        for each in [each for each in self._shared.waiting if each._timeout <= self._timeout]:
+        late = [self]
+        if not self._beside:
+            late = [each for each in self._shared.waiting if each._timeout <= self._timeout]
+        for each in late:
             if not each.done:
                 each.done = True
                 each._leave()
@@ -137,3 +150,27 @@ class Pending:
             self._deferred.cancel()
         except Exception:
             _log.failure("Cancelling what a filter waits for failed")
+
+
+def beside(
+    deadlines: Deadlines,
+    entry: Entry,
+    awaited: Deferred[Any] | Coroutine[Any, Any, Any],
+    judge: Callable[[Any], object],
+) -> None:
+    """Let a hook take its time, while no request waits for it; ``judge`` is called with what it
+    gives."""
+    made, began = entry.made, perf_counter()
+
+    def follow(result: Any) -> None:
+        made.beside -= 1
+        entry.counts.seconds += perf_counter() - began
+        judge(result)
+
+    pending = Pending(deadlines, entry.timeout, awaited, follow, beside=True)
+    if pending.done:
+        judge(pending.result)
+        return
+    made.beside += 1
+    if made.beside > _MOST_BESIDE:
+        pending.expired(0.0)

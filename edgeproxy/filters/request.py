@@ -35,6 +35,7 @@ class Request:
     # Not in slots: most stay as they are here, and need not be set for each request.
     _headers: Headers | None = None
     _state: dict[str, Any] | None = None
+    _states: dict[Guard, dict[str, Any]] | None = None
     _exchange: Exchange
 
     @property
@@ -128,9 +129,11 @@ class Request:
         """When it came, in UTC."""
         return datetime.fromtimestamp(self._came, UTC)
 
-    def copied(self) -> Request:
-        """The same, with fields that can be written to without consequence; one ``state``."""
-        return Seen(self, self.path, self.headers.copied())
+    def _shadows(self) -> dict[Guard, dict[str, Any]]:
+        """The dictionaries of its filters in shadow mode, by whom each is of."""
+        if self._states is None:
+            self._states = {}
+        return self._states
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.host}{self.path}>"
@@ -146,6 +149,9 @@ class Seen(Request):
         self._own_path = path
         self._headers = headers
 
+    def _shadows(self) -> dict[Guard, dict[str, Any]]:
+        return self._request._shadows()
+
     @property
     def path(self) -> str:
         return self._own_path
@@ -153,6 +159,23 @@ class Seen(Request):
     @property
     def _came(self) -> float:
         return self._request._came
+
+
+class Apart(Seen):
+    """The same for a filter in shadow mode: what it writes goes nowhere. Its ``state`` is its own,
+    and begins as a copy."""
+
+    def __init__(self, request: Request, guard: Guard) -> None:
+        super().__init__(request, request.path, request.headers.copied(guard))
+        self._whose = guard
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._shadows().setdefault(self._whose, dict(self._request.state))
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._shadows()[self._whose] = state
 
 
 class Response:
@@ -168,9 +191,9 @@ class Response:
         self.headers = headers
         self.source = source
 
-    def copied(self) -> Response:
+    def copied(self, guard: Guard) -> Response:
         """The same, to be changed without consequence."""
-        return Response(self._status, self.headers.copied(), self.source)
+        return Response(self._status, self.headers.copied(guard), self.source)
 
     @property
     def status(self) -> int:

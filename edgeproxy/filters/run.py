@@ -15,7 +15,7 @@ from edgeproxy.exchange import Outcome
 from edgeproxy.filters.contract import FieldError
 from edgeproxy.filters.headers import Guard, Headers
 from edgeproxy.filters.judging import Verdict, judge
-from edgeproxy.filters.pending import Pending
+from edgeproxy.filters.pending import Pending, beside
 from edgeproxy.filters.request import Request, Response, Seen
 from edgeproxy.filters.telling import tell
 from edgeproxy.forward import without_named
@@ -147,12 +147,11 @@ class Run(Request):
         """Call the hooks from the one at ``at`` on. True when all have let it pass already."""
         for entry, hook in hooks[at:] if at else hooks:
             self.writer = entry
-            given = arguments if not entry.shadow else self._apart(arguments)
             counts = entry.counts
             counts.calls += 1
             began = perf_counter()
             try:
-                result = hook(*given)
+                result = hook(*arguments)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # asyncio.CancelledError, SystemExit
@@ -163,6 +162,10 @@ class Run(Request):
                 if result is None:
                     continue
                 if isinstance(result, Deferred) or iscoroutine(result):
+                    if entry.shadow:
+                        judged = partial(judge, entry, self._exchange)
+                        beside(self.chain.deadlines, entry, result, judged)
+                        continue
                     place = hooks.index((entry, hook))
                     follow = partial(self._follow, hooks, place, arguments, ends)
                     pending = Pending(self.chain.deadlines, entry.timeout, result, follow)
@@ -207,17 +210,13 @@ class Run(Request):
         if self.held is None:
             self._exchange.worker = pending
 
-    def _apart(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """For a filter in shadow mode: copies, so that nothing it writes goes anywhere."""
-        return tuple(each.copied() for each in arguments)
-
     # -- what may be written ---------------------------------------------------------------------
 
     def may_write(self, headers: Headers, name: str, *, remove: bool) -> None:
         writer = self.writer
         if writer is None:
             raise FieldError(f"{name} cannot be written any more: this head has gone")
-        writer.check_write(name, request=headers.request, remove=remove)
+        writer.may_write(headers, name, remove=remove)
 
     # -- answers ---------------------------------------------------------------------------------
 

@@ -12,16 +12,13 @@ from twisted.internet.defer import Deferred
 
 from edgeproxy.filters.entry import LogEntry
 from edgeproxy.filters.judging import failed
-from edgeproxy.filters.pending import Pending, TimedOut
+from edgeproxy.filters.pending import TimedOut, beside
 from edgeproxy.observe.accesslog import members
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Outcome
     from edgeproxy.filters.chain import Entry
     from edgeproxy.filters.run import Run
-
-#: Hooks of the log of one filter that wait at a time; what is beyond is cancelled.
-_MOST_TELLING = 1000
 
 
 def tell(run: Run, hooks: list[tuple[Entry, Callable[..., Any]]], outcome: Outcome) -> None:
@@ -48,27 +45,19 @@ def _tell(run: Run, entry: Entry, hook: Callable[..., Any], log: LogEntry) -> No
         result = error
     counts.seconds += perf_counter() - began
     if isinstance(result, Deferred) or iscoroutine(result):
-        pending = Pending(
-            run.chain.deadlines, entry.timeout, result, partial(_told_later, run, entry)
-        )
-        if not pending.done:
-            entry.made.telling += 1
-            if entry.made.telling > _MOST_TELLING:
-                pending.expired(0.0)
-            return
-        result = pending.result
-    _judge(run, entry, result)
+        beside(run.chain.deadlines, entry, result, partial(_judge, run, entry))
+    else:
+        _judge(run, entry, result)
     result = None
 
 
-def _told_later(run: Run, entry: Entry, result: object) -> None:
-    entry.made.telling -= 1
-    _judge(run, entry, result)
-
-
 def _judge(run: Run, entry: Entry, result: object) -> None:
+    if result is None:
+        return
     if isinstance(result, TimedOut):
         entry.counts.timeouts += 1
-    elif result is not None:
+    else:
         entry.counts.errors += 1
         failed(entry, run._exchange, result)
+    if entry.shadow:
+        entry.counts.shadowed += 1
