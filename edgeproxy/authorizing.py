@@ -95,13 +95,13 @@ class Authorization(Credential):
         cache = self._said.cache
         if cache is None:
             asked.append((_REQUEST_ID, exchange.id))
-            return self._ask([*asked, *claim], sent, b"").addCallback(self._set, exchange)
+            return self._ask(asked, claim, sent, b"").addCallback(self._set, exchange)
         whole = b"\n".join([name + b":" + value for name, value in (*asked, *claim)])
         digest = sha256(whole).digest()
         known = self.answers.known(digest, exchange.started)
         if known is not None:
             return self._set(known.answer, exchange)
-        flight = self._flights.join(digest, lambda: self._ask([*asked, *claim], sent, digest))
+        flight = self._flights.join(digest, lambda: self._ask(asked, claim, sent, digest))
         return flight.addCallback(self._set, exchange)
 
     def _set(self, found: Allowed, exchange: Exchange) -> Principal:
@@ -113,18 +113,18 @@ class Authorization(Credential):
             head.connection -= self._taken
         return found.principal
 
-    def _ask(self, fields: Fields, sent: Sent, digest: bytes) -> Deferred[Allowed]:
-        asking = self.endpoint.ask("GET", fields)
+    def _ask(self, asked: Fields, claim: Fields, sent: Sent, digest: bytes) -> Deferred[Allowed]:
+        asking = self.endpoint.ask("GET", [*asked, *claim])
         return asking.addCallbacks(
             self._answered,
             self._unanswered,
-            callbackArgs=(sent, digest),
+            callbackArgs=(sent, digest, bool(claim)),
             errbackArgs=(sent,),
         )
 
     # -- what is answered ------------------------------------------------------------------------
 
-    def _answered(self, reply: Reply, sent: Sent, digest: bytes) -> Allowed:
+    def _answered(self, reply: Reply, sent: Sent, digest: bytes, shown: bool) -> Allowed:
         status = reply.status
         lines: list[bytes] = []
         try:
@@ -144,7 +144,7 @@ class Authorization(Credential):
         except ValueError as error:
             raise self._failed(str(error), sent) from None
         self.trouble.over()
-        raise answered(status, lines, f"{self.name}: status {status}")
+        raise answered(status, lines, f"{self.name}: status {status}", shown=shown)
 
     def _unanswered(self, failure: Failure, sent: Sent) -> Allowed:
         from edgeproxy.asking import Unanswered

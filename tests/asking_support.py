@@ -58,6 +58,7 @@ class World:
         host: str = "api.example.com",
         secret: str = "s:cret %/+",
         others: dict[str, Any] | None = None,
+        top: dict[str, Any] | None = None,
         **route: Any,
     ) -> None:
         self.questions: list[Question] = []
@@ -68,6 +69,7 @@ class World:
             "upstreams": {"users": "http://10.0.0.1:9001"},
             "auth": {name: settings, **(others or {})},
             "routes": {host: {path: {"to": "users", "auth": auth, **route}}},
+            **(top or {}),
         }
         self.gateway = MemoryGateway(json.dumps(config), environ={"SECRET": secret})
         made = self.gateway.gateway.credentials

@@ -125,6 +125,45 @@ def test_a_401_says_how_to_do_better() -> None:
     client = world.send()
     world.questions[0].raw(401, b"")
     assert client.answers()[0].field("www-authenticate") == "Bearer"
+    client = world.send("Authorization: Basic wrong")
+    world.questions[1].raw(401, b"")
+    assert client.answers()[0].field("www-authenticate") == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("cached", [{}, {"cache": "10s"}])
+@pytest.mark.parametrize(
+    ("field", "status", "counted"),
+    [
+        ("Authorization: Basic wrong", 401, 1),
+        ("Cookie: sid=wrong", 401, 1),
+        ("X-Ticket: wrong", 401, 1),
+        ("X-Other: o", 401, 0),  # nothing that is looked at there
+        ("Authorization: Basic good", 403, 0),  # known, and not allowed
+        ("Cookie: sid=old", 302, 0),
+        ("Authorization: Basic wrong", 500, 0),
+        ("Authorization: Basic good", 200, 0),
+    ],
+)
+def test_what_it_calls_wrong_is_a_guess(
+    field: str, status: int, counted: int, cached: dict[str, str]
+) -> None:
+    send = ["authorization", "cookie", "x-ticket"]
+    world = World({**CHECKED, "send": send, "redirect": True, **cached})
+    world.send(field)
+    world.questions[0].raw(status, b"", Location="https://id/login", **ALICE)
+    world.gateway.reactor.settle()
+    assert world.gateway.gateway.resource.guessing.failures == counted
+
+
+def test_passwords_are_not_tried_on_and_on() -> None:
+    world = World(CHECKED, top={"guessing": "3/min"})
+    statuses = []
+    for number in range(5):
+        client = world.send(f"Authorization: Basic {number}")
+        if world.questions:
+            world.questions.pop().raw(401, b"")
+        statuses.append(world.status(client))
+    assert statuses == [401, 401, 401, 429, 429]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -59,16 +59,18 @@ def unavailable(reason: str) -> GatewayError:
     )
 
 
-def answered(status: int, lines: list[bytes], reason: str) -> GatewayError:
+def answered(status: int, lines: list[bytes], reason: str, *, shown: bool) -> GatewayError:
     """What another service has answered in our place: 401, 403, or a way to where one signs in;
-    `lines` are its fields. RFC 9110 15.5.2: a 401 always says how to do better."""
+    `lines` are its fields. A 401 is a wrong credential if any was `shown`, and always says how to
+    do better (RFC 9110 15.5.2); a 403 is for somebody who is known."""
     if status == 401 and not lines:
-        lines = [b"WWW-Authenticate: " + _MISSING]
+        lines = [b"WWW-Authenticate: " + (_INVALID if shown else _MISSING)]
     detail = {
         401: "A valid credential is needed.",
         403: "This credential may not do that.",
     }.get(status, "Signing in is done elsewhere.")
-    return GatewayError(status, detail, reason=reason, fields=tuple(lines))
+    kind = WrongCredential if status == 401 and shown else GatewayError
+    return kind(status, detail, reason=reason, fields=tuple(lines))
 
 
 def _refused(status: int, detail: str, challenge: bytes, reason: str) -> GatewayError:
