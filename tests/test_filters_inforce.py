@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import globalLogPublisher
 
 import twisted.plugins
 from edgeproxy.config import ConfigError, parse
@@ -123,6 +126,44 @@ def test_a_filter_that_does_not_start_refuses_the_reload(gateway: MemoryGateway)
     assert "e.yaml:2:" in str(caught.value)
     assert "starting 'living' failed: OSError: no (" in str(caught.value)
     assert events == ["made four", "start four", "made five", "stop four"]
+
+
+@pytest.mark.parametrize("given", ["fails", "waits", "fired", "coroutine"])
+def test_a_start_that_takes_its_time_is_refused(given: str, log: list[Any]) -> None:
+    """Whether it has worked would be known too late."""
+    cancelled: list[Any] = []
+
+    class Later(Filter):
+        def start(self) -> Any:
+            if given == "coroutine":
+                return self.begin()
+            if given == "waits":
+                return Deferred(cancelled.append)
+            return fail(OSError("no")) if given == "fails" else succeed(None)
+
+        async def begin(self) -> None:
+            raise OSError("no")
+
+        def on_request(self, request: Request) -> None:
+            pass
+
+    text = (
+        "upstreams: { a: http://10.0.0.1:80 }\nroutes: { '*': { /: { to: a, filters: later } } }\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        MemoryGateway(text, filters={"later": Later})
+    assert "starting 'later' failed: TypeError: start() is a plain method" in str(caught.value)
+    assert len(cancelled) == (given == "waits")
+    gc.collect()
+    assert log == []
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
 
 
 def test_all_are_stopped_at_the_end(gateway: MemoryGateway) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
+from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 
 import twisted.plugins
@@ -206,9 +207,14 @@ def start(made: Any, path: str) -> None:
         return
     try:
         result = begin()
-        if inspect.iscoroutine(result):
+        if isinstance(result, Deferred):
+            result.addErrback(lambda failure: None)
+            result.cancel()
+        elif inspect.iscoroutine(result):
             result.close()
-            raise TypeError("start() is a plain method; what it begins may take its time")
+        else:
+            return
+        raise TypeError("start() is a plain method; what it begins may take its time")
     except KeyboardInterrupt:
         raise
     except BaseException as error:
