@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from edgeproxy.certs.names import NameMap
-from edgeproxy.certs.scan import Chain, Problem, run
+from edgeproxy.certs.scan import Chain, Problem
+from edgeproxy.certs.steps import run
 
 PARTS = {5: "a fifth", 10: "a tenth"}
 """What is left of a certificate's life when it is told. Renewals are due when a third is left

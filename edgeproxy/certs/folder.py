@@ -31,7 +31,8 @@ from edgeproxy.certs.reading import (
     read_folder,
     survey_in_steps,
 )
-from edgeproxy.certs.scan import Chain, Problem, run, scan_in_steps
+from edgeproxy.certs.scan import Chain, Problem, scan_in_steps
+from edgeproxy.certs.steps import run
 from edgeproxy.certs.telling import Counts, Telling
 from edgeproxy.certs.watching import FolderWatch
 

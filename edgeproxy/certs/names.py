@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from edgeproxy.certs.certificate import Certificate
 from edgeproxy.certs.hostname import normalise, normalise_address, parent_pattern
-from edgeproxy.certs.scan import Chain, run
+from edgeproxy.certs.scan import Chain
+from edgeproxy.certs.steps import run
 
 __all__ = ["Candidate", "Choice", "Entry", "NameMap", "Rule", "normalise"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,9 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from edgeproxy.certs.certificate import Certificate, first_line, parse
+from edgeproxy.certs.steps import run
 
 MIN_RSA_BITS = 2048
 """Below, OpenSSL's security level 2 and every browser refuse the key."""
+
+MAX_PROBLEMS = 10
+"""So much may be wrong with one file before the rest of it is left."""
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -56,14 +60,22 @@ class Content:
 
 def read_content(data: bytes) -> Content:
     """Return what a file's bytes contain. Never raises: what is wrong is told in `problems`."""
+    return run(content_in_steps(data))
+
+
+def content_in_steps(data: bytes) -> Generator[None, None, Content]:
+    """Do the work of `read_content`, yielding after each PEM block (0.3 ms)."""
     certificates: list[Certificate] = []
     keys: list[Key] = []
     problems: list[str] = []
     for label, block in _blocks(data):
-        if block is None:
-            problems.append(f"a {label.decode('ascii')} block has no end: the file is cut short")
-            continue
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(f"{MAX_PROBLEMS} things are wrong with it: the rest is not read")
+            break
         try:
+            if block is None:
+                text = label.decode("ascii")
+                raise ValueError(f"a {text} block has no end: the file is cut short")
             if label in _CERTIFICATE:
                 certificates.append(parse(block))
             elif label in _KEY:
@@ -72,6 +84,7 @@ def read_content(data: bytes) -> Content:
                 raise ValueError(_ENCRYPTED)
         except ValueError as error:
             problems.append(str(error))
+        yield
     return Content(tuple(certificates), tuple(keys), tuple(problems))
 
 

@@ -13,7 +13,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeproxy.certs.scan import Problem, run
+from edgeproxy.certs.scan import Problem
+from edgeproxy.certs.steps import run
 
 MAX_FILES = 10_000
 MAX_SIZE = 1 << 20

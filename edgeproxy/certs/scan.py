@@ -11,11 +11,12 @@ import math
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from edgeproxy.certs.certificate import Certificate
 from edgeproxy.certs.hostname import parent_pattern
-from edgeproxy.certs.pem import Content, Key, read_content
+from edgeproxy.certs.pem import Content, Key, content_in_steps
+from edgeproxy.certs.steps import run
 
 MAX_CHAIN = 10
 """Certificates in one chain: OpenSSL's clients give up at 100, no public CA needs more than 4."""
@@ -103,19 +104,6 @@ Memory = MutableMapping[bytes, Content]
 """Parsed files by their bytes: a caller that scans again passes the same one."""
 
 
-_Result = TypeVar("_Result")
-
-
-def run(steps: Generator[None, None, _Result]) -> _Result:
-    """Take all steps at once and return what they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: _Result = end.value
-            return result
-
-
 def scan(files: Mapping[str, bytes], now: datetime, memory: Memory | None = None) -> Scan:
     """Return the chains that the files offer. `now` is aware (UTC). Never raises."""
     return run(scan_in_steps(files, now, memory))
@@ -124,13 +112,15 @@ def scan(files: Mapping[str, bytes], now: datetime, memory: Memory | None = None
 def scan_in_steps(
     files: Mapping[str, bytes], now: datetime, memory: Memory | None = None
 ) -> Generator[None, None, Scan]:
-    """Do the work of `scan`, yielding after each file and each chain: a few ms at most each."""
+    """Do the work of `scan`, yielding after each PEM block and each chain: a few ms at most."""
     memory = {} if memory is None else memory
     contents: dict[str, Content] = {}
     seen: dict[bytes, Content] = {}
     for file in sorted(files):
         data = files[file]
-        content = seen.get(data) or memory.get(data) or read_content(data)
+        content = seen.get(data) or memory.get(data)
+        if content is None:
+            content = yield from content_in_steps(data)
         contents[file] = seen[data] = content
         yield
     memory.clear()
