@@ -97,6 +97,19 @@ def test_at_most_four_are_tried() -> None:
     assert read_set(dumped({"keys": others}), ASYMMETRIC).fitting(None, "ES256") == ()
 
 
+def test_a_key_without_a_name_may_be_of_any() -> None:
+    nameless = {name: value for name, value in EC.items() if name != "kid"}
+    found = read_set(dumped({"keys": [EC | {"kid": "e"}, nameless, RSA]}), ASYMMETRIC)
+    named, other, _ = found.keys
+    assert found.fitting("e", "ES256") == (named,)
+    assert found.fitting("other", "ES256") == (other,)
+    assert found.fitting("other", "RS256") == found.fitting("other", "ES384") == ()
+    assert found.fitting(None, "ES256") == (named, other)
+    assert [found.knows(name, "ES256") for name in ("e", "other", "r")] == [True, False, False]
+    many = read_set(dumped({"keys": [nameless] * 5}), ASYMMETRIC)
+    assert many.fitting("other", "ES256") == ()
+
+
 def test_what_leaves_is_gone() -> None:
     first = read_set(dumped({"keys": [EC, RSA]}), ASYMMETRIC).after(None)
     changed = EC | {"kid": "new"}

@@ -15,6 +15,7 @@ from docs_support import of
 from hypothesis import assume, example, given
 from hypothesis import settings as settings_
 from hypothesis import strategies as st
+from joserfc.jwk import ECKey
 from origin_support import Origin, Reactor, ok, running
 from tokens_support import (
     ISSUER,
@@ -212,11 +213,33 @@ def test_a_new_key(fetched: Fetched) -> None:
     assert len(fetched.origin.asked) == 2
 
 
-def test_unknown_keys_fetch_once_in_ten_seconds(fetched: Fetched) -> None:
-    assert fetched.status(fetched.fresh()) == 200
+def test_a_set_whose_keys_have_no_names(fetched: Fetched) -> None:
+    """Tokens may name one all the same; a new key is found as where it has a name."""
+    first, second = key("ES256", None), ECKey.generate_key("P-256")
+    fetched.origin.by_path["/keys"] = ok(dumped(key_set(first)))
+    assert fetched.status(fetched.fresh(private=first, kid="2026")) == 200
+    assert fetched.status(fetched.fresh(private=first, kid=None)) == 200
+    fetched.origin.by_path["/keys"] = ok(dumped(key_set(first, second)))
+    fetched.pass_time(10)
+    assert fetched.status(fetched.fresh(private=second, kid="2027")) == 200
+    assert len(fetched.origin.asked) == 2
+    assert fetched.status(fetched.fresh(private=key(), kid="2026")) == 401
+    assert fetched.gateway.finished[-1].reason == (
+        "partner: no key '2026' for 'ES256', and signed by none without a name"
+    )
+
+
+@pytest.mark.parametrize("name", ["k1", None])
+def test_unknown_keys_fetch_once_in_ten_seconds(fetched: Fetched, name: str | None) -> None:
+    good = key("ES256", name)
+    fetched.origin.by_path["/keys"] = ok(dumped(key_set(good)))
+    assert fetched.status(fetched.fresh(private=good, kid=name)) == 200
     before, refused = len(fetched.origin.asked), 0
     flood = [
-        Asked(Token(token(kid=f"x{number}", exp=NOW + 3600).encode()), b"") for number in range(100)
+        Asked(
+            Token(token(private=key("ES256", "x"), kid=f"x{number}", exp=NOW + 3600).encode()), b""
+        )
+        for number in range(100)
     ]
     for number in range(10_000):
         if number % 500 == 0:

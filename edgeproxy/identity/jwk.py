@@ -77,17 +77,27 @@ class KeySet:
         self.keys = tuple(keys)
         self.unused = tuple(unused)
         named: dict[tuple[str | None, str], list[Key]] = {}
+        nameless: dict[str, list[Key]] = {}
         for key in self.keys:
             for algorithm in key.algorithms:
                 named.setdefault((None, algorithm), []).append(key)
                 if key.kid is not None:
                     named.setdefault((key.kid, algorithm), []).append(key)
+                else:
+                    nameless.setdefault(algorithm, []).append(key)
         self._named = {name: tuple(found) for name, found in named.items()}
+        self._nameless = {name: tuple(found) for name, found in nameless.items()}
 
     def fitting(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """The keys that may have signed a token which says this; at most four are tried."""
-        found = self._named.get((kid, algorithm), ())
+        """The keys that may have signed a token which says this; at most four are tried. One that
+        names none of the set may be by a key without a name, as Envoy has it: RFC 7515 4.1.4 calls
+        `kid` a hint, and RFC 7517 4.5 lets a key do without."""
+        found = self._named.get((kid, algorithm)) or self._nameless.get(algorithm, ())
         return found if len(found) <= _MOST_TRIED else ()
+
+    def knows(self, kid: str, algorithm: str) -> bool:
+        """Whether a key of the set has that name."""
+        return (kid, algorithm) in self._named
 
     def after(self, before: KeySet | None) -> KeySet:
         """This set in place of an earlier one: keys in both stay the same objects, and those that
@@ -106,6 +116,9 @@ class Secret(KeySet):
 
     def fitting(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
         return super().fitting(None, algorithm)
+
+    def knows(self, kid: str, algorithm: str) -> bool:
+        return True
 
 
 def secret_set(secret: bytes, algorithms: Collection[str]) -> KeySet:

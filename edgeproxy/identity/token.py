@@ -110,6 +110,7 @@ def signer(token: Token, keys: KeySet) -> Key:
             return key
     if token.kid is None:
         raise UnknownKey("signed by none of the keys, and it names none")
-    if not fitting:
-        raise UnknownKey(f"no key {token.kid[:100]!a} for {token.algorithm[:20]!a}")
+    if not keys.knows(token.kid, token.algorithm):
+        rest = ", and signed by none without a name" if fitting else ""
+        raise UnknownKey(f"no key {token.kid[:100]!a} for {token.algorithm[:20]!a}{rest}")
     raise Refused("its signature is wrong")
