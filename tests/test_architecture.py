@@ -54,6 +54,7 @@ ROOMS = {
     "edgeproxy.certs.authority": "P",
     "edgeproxy.certs.certificate": "P",
     "edgeproxy.certs.development": "P",
+    "edgeproxy.certs.foreign": "P",
     "edgeproxy.certs.hostname": "P",
     "edgeproxy.certs.names": "P",
     "edgeproxy.certs.pem": "P",

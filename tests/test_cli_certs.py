@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from certs_support import Issued, intermediate, issue, key, key_pem
 from cli_support import call, called, write
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 NOW = datetime.now(UTC)
@@ -169,6 +170,19 @@ def test_a_folder_of_which_nothing_can_be_served(put: Put) -> None:
     )
     put("a.pem", issued("a.example"))
     assert call("certs").exit_code == 0
+
+
+def test_what_is_not_pem_is_wrong_where_nothing_else_is_there(put: Put) -> None:
+    one = issued("a.example")
+    Path("certs/a.cer").write_bytes(one.certificate.public_bytes(Encoding.DER))
+    for command in ("certs", "check"):
+        result = call(command)
+        assert result.exit_code == 1
+        assert "certs/a.cer" in result.output and "`openssl x509 -in" in result.output
+    put("a.pem", one)
+    assert call("certs").exit_code == 0
+    for command in ("certs", "check"):
+        assert "warning: certs/a.cer: is DER, which is not read" in call(command).stderr
 
 
 def test_what_openssl_refuses_wins_nothing(put: Put) -> None:

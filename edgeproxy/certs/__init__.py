@@ -8,6 +8,7 @@ The way of a certificate, module by module:
     watching   T  inotify, where there is one
     telling    T  what is wrong, told once and counted
     pem        P  what one file contains: certificates, keys, what is wrong with it
+    foreign    P  what is not PEM, and how to make PEM of it
     certificate P what can be told from one certificate alone
     scan       P  keys paired with certificates, chains put in order: `Chain`
     names      P  which chains answer for a name: `NameMap`, `Entry`

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from edgeproxy.certs.certificate import Certificate
+from edgeproxy.certs.foreign import hint
 from edgeproxy.certs.hostname import parent_pattern
 from edgeproxy.certs.pem import Content, Key, content_in_steps
 from edgeproxy.certs.steps import run
@@ -98,10 +99,15 @@ class Scan(NamedTuple):
     """The files with something in them that ought to be served and is not."""
     key_files: tuple[str, ...] = ()
     """The files with a private key in them, be it used or not."""
+    foreign: tuple[Problem, ...] = ()
+    """Those of `problems` that are of files which are not read, and may be meant for others."""
 
 
 Memory = MutableMapping[bytes, Content]
 """Parsed files by their bytes: a caller that scans again passes the same one."""
+
+
+_NOTHING = Content()
 
 
 def scan(files: Mapping[str, bytes], now: datetime, memory: Memory | None = None) -> Scan:
@@ -116,12 +122,15 @@ def scan_in_steps(
     memory = {} if memory is None else memory
     contents: dict[str, Content] = {}
     seen: dict[bytes, Content] = {}
+    foreign: list[Problem] = []
     for file in sorted(files):
         data = files[file]
         content = seen.get(data) or memory.get(data)
         if content is None:
             content = yield from content_in_steps(data)
         contents[file] = seen[data] = content
+        if content == _NOTHING and (said := hint(data)) is not None:
+            foreign.append(Problem(file, said))
         yield
     memory.clear()
     memory.update(seen)
@@ -143,10 +152,10 @@ def scan_in_steps(
         yield
     old = list(_out_of_date(chains, now))
     yield
-    problems = {*wrong, *faults_above(chains, now), *old}
+    problems = {*wrong, *faults_above(chains, now), *old, *foreign}
     broken = frozenset(problem.file for problem in wrong)
     key_files = tuple(file for file, content in contents.items() if content.keys)
-    return Scan(tuple(chains), tuple(sorted(problems)), broken, key_files)
+    return Scan(tuple(chains), tuple(sorted(problems)), broken, key_files, tuple(foreign))
 
 
 class _Pool:

@@ -60,8 +60,12 @@ def take_stock(folder: Path, default: str | None) -> Stock:
         for chain, reason in tls.rejected
     ]
     problems = {*found.problems, *survey.problems, *refused}
-    advice = all_advice(tls.names, found.key_files, survey.modes)
-    return Stock(tls.names, found.chains, tuple(sorted(problems)), advice)
+    warnings = {*all_advice(tls.names, found.key_files, survey.modes)}
+    if tls.names.entries:
+        # Beside what is served a `.pfx` of the same is for somebody else; alone it is the mistake.
+        problems.difference_update(found.foreign)
+        warnings.update(found.foreign)
+    return Stock(tls.names, found.chains, tuple(sorted(problems)), tuple(sorted(warnings)))
 
 
 def _finished(steps: Generator[None, None, T], step: Callable[[], None]) -> T:
