@@ -352,6 +352,7 @@ TESTED_IN = {
     "edgeproxy.filters.answering": ("test_filters_run.py", _WIRE),
     "edgeproxy.filters.chain": ("test_filters_run.py", _WIRE),
     "edgeproxy.filters.counts": ("test_filters_run.py", _WIRE),
+    "edgeproxy.filters.dropins": ("test_filters_inforce.py", _PARTS),
     "edgeproxy.filters.entry": ("test_filters_contract.py", _PARTS),
     "edgeproxy.filters.headers": ("test_filters_contract.py", _PARTS),
     "edgeproxy.filters.judging": ("test_filters_run.py", _WIRE),

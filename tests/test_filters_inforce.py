@@ -224,21 +224,58 @@ def test_drop_ins_are_found_by_name(folder: Path) -> None:
         "empty = FilterPlugin('empty', 'dropped.Empty')\n",
         "utf-8",
     )
-    text = "upstreams: { a: http://127.0.0.1:1 }\nroutes: { '*': { /: { to: a, filters: %s } } }\n"
-    assert problems(parse(text % "empty", folder=folder)) == []
-    (wrong,) = problems(parse(text % "emty", folder=folder))
+    assert problems(parse(DROPPED % "empty", folder=folder)) == []
+    (wrong,) = problems(parse(DROPPED % "emty", folder=folder))
     assert "there is no drop-in 'emty' under twisted/plugins; did you mean 'empty'?" in str(wrong)
 
 
-def test_nothing_is_loaded_from_a_folder_that_all_may_write_to(folder: Path) -> None:
+DROPPED = "upstreams: { a: http://127.0.0.1:1 }\nroutes: { '*': { /: { to: a, filters: %s } } }\n"
+OFFERED = (
+    "from edgeproxy.filters.plugin import FilterPlugin\n"
+    "from edgeproxy.filters import Filter\n"
+    "class Empty(Filter):\n"
+    "    def on_request(self, request): pass\n"
+    "empty = FilterPlugin('empty', Empty)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import dropped_nowhere", "ModuleNotFoundError: No module named 'dropped_nowhere' ("),
+        ("\ndef :", "SyntaxError: invalid syntax ("),
+        ("import sys; sys.exit(3)", "SystemExit: 3 ("),
+        ("raise KeyError('no')", "KeyError: 'no' ("),
+    ],
+)
+def test_a_drop_in_that_cannot_be_imported_is_told_in_one_line(
+    folder: Path, log: list[Any], text: str, told: str
+) -> None:
+    """Where its name is asked for; others work beside it."""
     plugins = folder / "twisted" / "plugins"
     plugins.mkdir(parents=True)
-    (plugins / "dropped_evil.py").write_text(
-        "from edgeproxy.filters.plugin import FilterPlugin\n"
-        "x = FilterPlugin('x', 'dropped.Empty')\n",
-        "utf-8",
+    (plugins / "dropped_broken.py").write_text(text, "utf-8")
+    (plugins / "dropped_fine.py").write_text(OFFERED, "utf-8")
+    (wrong,) = problems(parse(DROPPED % "hours", "e.yaml", folder=folder))
+    assert str(wrong).startswith(
+        "e.yaml:2:39: there is no drop-in 'hours' under twisted/plugins; there is: empty; "
+        f"importing twisted.plugins.dropped_broken failed: {told}{plugins / 'dropped_broken.py'}:"
     )
-    plugins.chmod(0o777)
-    text = "upstreams: { a: http://127.0.0.1:1 }\nroutes: { '*': { /: { to: a, filters: x } } }\n"
-    (wrong,) = problems(parse(text, folder=folder))
-    assert "there is no drop-in 'x'" in str(wrong)
+    assert problems(parse(DROPPED % "empty", folder=folder)) == []
+    assert log == []
+
+
+@pytest.mark.parametrize("open_to_all", ["", "twisted", "twisted/plugins"])
+def test_nothing_is_loaded_from_a_folder_that_all_may_write_to(
+    folder: Path, open_to_all: str
+) -> None:
+    plugins = folder / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "dropped_evil.py").write_text(OFFERED, "utf-8")
+    (folder / open_to_all).chmod(0o777)
+    (wrong,) = problems(parse(DROPPED % "empty", folder=folder))
+    assert (
+        f"there is no drop-in 'empty' under twisted/plugins; nothing is imported from {plugins}, "
+        f"since everybody may write to {folder / open_to_all}: `chmod o-w` it"
+    ) in str(wrong)
+    assert "twisted.plugins.dropped_evil" not in sys.modules

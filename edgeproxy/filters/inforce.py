@@ -18,10 +18,10 @@ from edgeproxy.config import Config, ConfigError, Problem
 from edgeproxy.config.filters import FilterUse, hashable
 from edgeproxy.filters.chain import Chain, Entry, Made
 from edgeproxy.filters.counts import Counts
+from edgeproxy.filters.dropins import Dropins
 from edgeproxy.filters.headers import folded
 from edgeproxy.filters.loading import (
     conditions,
-    dropins,
     find,
     make,
     options_of,
@@ -144,7 +144,7 @@ class _Reader:
         self._filters = filters
         self._config = config
         self._building = building
-        self._dropins: dict[str, Any] | None = None
+        self._dropins: Dropins | None = None
         self._chains: dict[int, Chain | None] = {}
         self._kinds: dict[str, type | LoadError] = {}
         #: Fields that credentials set, folded.
@@ -206,15 +206,18 @@ class _Reader:
         """The class; imported once, and what is wrong with it is told wherever it is named."""
         if name not in self._kinds:
             try:
-                if "." not in name and self._dropins is None:
-                    self._dropins = {**dropins(self._config.folder), **self._filters._named}
-                self._kinds[name] = find(name, self._config.folder, self._dropins or {})
+                self._kinds[name] = find(name, self._config.folder, self._dropin)
             except LoadError as error:
                 self._kinds[name] = error
         found = self._kinds[name]
         if isinstance(found, LoadError):
             raise found
         return found
+
+    def _dropin(self, name: str) -> Any:
+        if self._dropins is None:
+            self._dropins = Dropins(self._config.folder, self._filters._named)
+        return self._dropins.get(name)
 
 
 def problems(config: Config) -> list[Problem]:

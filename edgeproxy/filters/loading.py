@@ -6,15 +6,13 @@ Whatever a module does while it is imported, or a class while it is made, become
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 from twisted.internet.defer import Deferred
-from twisted.plugin import getPlugins
 
-import twisted.plugins
 from edgeproxy.config import Config, Problem
 from edgeproxy.config.filters import FilterUse
 from edgeproxy.config.problems import Suggestions
@@ -23,8 +21,7 @@ from edgeproxy.config.reserved import reserved
 from edgeproxy.config.units import shown
 from edgeproxy.filters.contract import HOOKS, field_line
 from edgeproxy.filters.headers import folded
-from edgeproxy.filters.plugin import IFilterPlugin
-from edgeproxy.mounted.loading import LoadError, is_trusted, make_importable, told
+from edgeproxy.mounted.loading import LoadError, told
 from edgeproxy.mounted.loading import find as find_object
 
 #: What clients have to be able to send, on any route: a filter may change it on its own.
@@ -61,45 +58,18 @@ _CLIENTS = frozenset(
 )
 
 
-def find(use: str, folder: Path | None, dropins: Mapping[str, Any]) -> type:
-    """The class that ``use`` names: a dotted path, or a drop-in's name.
+def find(use: str, folder: Path | None, dropin: Callable[[str], Any]) -> type:
+    """The class that ``use`` names: a dotted path, or a drop-in's name, which ``dropin`` knows.
 
     :raises LoadError: there is none, or it is no filter.
     """
-    path = use
-    if "." not in use:
-        if use not in dropins:
-            near = Suggestions().unknown(use, dropins)
-            raise LoadError(
-                f"there is no drop-in {shown(use)} under twisted/plugins"
-                f"{near or '; a filter is named as package.module.Name'}"
-            )
-        found = dropins[use]
-        path = found if isinstance(found, str) else use
-    found = find_object(path, folder) if "." in path else dropins[path]
+    found: Any = use if "." in use else dropin(use)
+    path = found if isinstance(found, str) else use
+    if isinstance(found, str):
+        found = find_object(found, folder)
     check_class(found, path)
     kind: type = found
     return kind
-
-
-def dropins(folder: Path) -> dict[str, Any]:
-    """What lies under ``twisted/plugins``, in packages and beside the configuration, by name: a
-    class, or the dotted path of one.
-
-    :raises LoadError: two have the same name.
-    """
-    beside = folder.resolve() / "twisted" / "plugins"
-    trusted = all(map(is_trusted, (folder, beside.parent, beside))) and make_importable(folder)
-    if trusted and str(beside) not in twisted.plugins.__path__:
-        twisted.plugins.__path__.append(str(beside))
-    found: dict[str, Any] = {}
-    for each in getPlugins(IFilterPlugin):
-        if not isinstance(getattr(each, "name", None), str) or not hasattr(each, "filter"):
-            raise LoadError(f"a drop-in under twisted/plugins has no name and filter: {each!r}")
-        if each.name in found and found[each.name] != each.filter:
-            raise LoadError(f"two drop-ins under twisted/plugins are called {shown(each.name)}")
-        found[each.name] = each.filter
-    return found
 
 
 def check_class(found: Any, path: str) -> None:
