@@ -212,6 +212,26 @@ def test_whose_is_open(changed: dict[str, Any]) -> None:
         principal("p", {"sub": "alice", **changed}, mapped)
 
 
+@pytest.mark.parametrize("kind", ["session", "introspection"])
+@pytest.mark.parametrize(
+    ("value", "id"),
+    [(7, "p:7"), ("7", "p:7"), (1 << 64, "p:18446744073709551616")]
+    + [(value, None) for value in (True, False, 7.0, 0, -1, None, [7], 10**1000)],
+)
+def test_endpoints_may_say_a_number(kind: str, value: Any, id: str | None) -> None:
+    """Of numbers, 0 and less stand for nobody in many tables."""
+    answer, mapped = {"user": {"id": value}}, Mapped("user.id")
+    if id is None:
+        with pytest.raises(Refused, match="names nobody"):
+            principal("p", answer, mapped, kind)
+    else:
+        found = principal("p", answer, mapped, kind)
+        assert (found.id, found.name) == (id, id[2:])
+    if not isinstance(value, str):  # a token says it as text
+        with pytest.raises(Refused, match="names nobody"):
+            principal("p", answer, mapped)
+
+
 def test_scopes_met_before_are_bounded_and_never_those_that_were_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

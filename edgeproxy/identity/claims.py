@@ -99,11 +99,14 @@ def principal(
     """Who the bearer of a verified token is.
 
     Its id is the credential's name, a colon and the claim's value, so that it never is an API
-    key's, nor another issuer's.
+    key's, nor another issuer's. Endpoints may say a whole number above 0, as the tables of
+    applications have them; a token says a text (RFC 7519 4.1.2).
 
     :raises Refused: the claims leave that open.
     """
     value = at(claims, mapped.principal)
+    if type(value) is int and value > 0 and kind != KIND:
+        value = str(value)
     if not isinstance(value, str) or not is_sayable(value):
         raise Refused(f"claim {mapped.principal} names nobody: {shown_claim(value)}")
     return Principal(
