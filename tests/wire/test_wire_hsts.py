@@ -71,6 +71,21 @@ def test_a_host_that_this_connection_is_not_for_says_nothing(make: Make) -> None
     assert (own.status, own.field(FIELD)) == (404, "max-age=3600")
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (get(fields=b"No Name: x\r\n"), 400),
+        (get("/" + "a" * 9000), 414),
+        (get(fields=b"X: %b\r\n" % (b"a" * 70000)), 431),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_of_no_host(quick: Make, data: bytes, status: int) -> None:
+    client = quick(standard(top=TOP)).client()
+    client.send(data)
+    (found,) = client.answers()
+    assert (found.status, found.field(FIELD)) == (status, None)
+
+
 def test_one_host_says_it_another_does_not(quick: Make) -> None:
     routes = "  b.example.com: { /: { to: users, auth: none } }"
     gateway = quick(standard(top=TOP, routes=routes))
