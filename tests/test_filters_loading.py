@@ -163,6 +163,24 @@ def test_what_is_wrong(
     assert "hush" not in found
 
 
+def test_what_was_written_after_its_module_was_imported_needs_a_restart(
+    shop: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    assert shop("shop.Plain") == []
+    text = "class Slow(Filter):\n    def on_request(self, request): pass\n"
+    (tmp_path / "shop.py").write_text(SHOP + text)
+    (told,) = shop("shop.Slow")
+    assert told.endswith(
+        "shop.py) has no 'Slow' as it was imported, which stands there by now; "
+        "a restart imports it anew"
+    )
+    (told,) = shop("shop.Slowly")
+    assert told.endswith("shop.py) has no 'Slowly'")
+    (tmp_path / "shop.py").write_text("class Slow(:\n")
+    (told,) = shop("shop.Slow")
+    assert "has no 'Slow'; did you mean 'Show" in told
+
+
 def test_a_condition_on_a_field_that_a_filter_sets_is_told(
     shop: Callable[..., list[str]],
 ) -> None:

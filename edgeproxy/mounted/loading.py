@@ -5,6 +5,7 @@ Whatever a module does while it is imported, or a class while it is made, become
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import stat
@@ -161,7 +162,21 @@ def _no_attribute(found: Any, name: str, part: str) -> str:
     names += [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
     where = getattr(found, "__file__", None)
     at = f" ({where})" if where else ""
+    if where and _stands_in(where, part):
+        return (
+            f"{name}{at} has no {shown(part)} as it was imported, which stands there by now; "
+            "a restart imports it anew"
+        )
     return f"{name}{at} has no {shown(part)}{Suggestions().near(part, names)}"
+
+
+def _stands_in(file: str, name: str) -> bool:
+    """Whether a module, as it is written now, has a class or function of that name."""
+    try:
+        written = ast.parse(Path(file).read_bytes()).body
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return any(getattr(each, "name", None) == name for each in written)
 
 
 def _resources_in(module: ModuleType) -> str:
