@@ -387,11 +387,16 @@ def test_damaged_files_give_problems_and_never_exceptions(data: st.DataObject) -
     cut = data.draw(st.integers(0, len(damaged)))
     found = scan({"damaged": bytes(damaged[:cut]), "good": SAMPLE_DATA}, NOW)
     mine = [chain for chain in found.chains if chain.fingerprint == GOOD.fingerprint]
-    assert [chain.chain_pem for chain in mine] == [GOOD.chain_pem]
+    assert len(mine) == 1
+    # Damage that can still be parsed as a certificate for the same key is taken for one that was
+    # signed anew: without the root, which is seldom here, nobody can tell.
+    if {each.fingerprint for each in read_content(bytes(damaged[:cut])).certificates} <= WHOLE:
+        assert mine[0].chain_pem == GOOD.chain_pem
     assert all("\n" not in problem.message for problem in found.problems)
 
 
 GOOD = scan({"good": SAMPLE_DATA}, NOW).chains[0]
+WHOLE = {each.fingerprint for each in read_content(SAMPLE_DATA).certificates}
 
 
 @settings(deadline=None)
