@@ -27,9 +27,11 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 from twisted.internet.task import Cooperator
+from twisted.logger import Logger, LogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from twisted.web._newclient import HTTPClientParser
 from twisted.web.client import (
     Agent,
     FileBodyProducer,
@@ -47,6 +49,11 @@ LARGEST = 64 << 10
 """Bytes of an answer: what Envoy lets a head have, and more than any session."""
 IDLE = 4
 """Seconds until an unused connection is closed: servers in use keep theirs for 5 s and more."""
+
+_UNHEARD: Any = LogPublisher()
+#: It tells of each interim answer (100 Continue), and of nothing else: an endpoint that sends them
+#: with every answer, or thousands with one, would fill the log.
+HTTPClientParser._log = Logger(observer=_UNHEARD)
 
 
 class Unanswered(Exception):

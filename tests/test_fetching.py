@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from origin_support import Origin, Reactor, running
+from twisted.logger import LogEvent, globalLogPublisher
 
 from edgeproxy.asking import IDLE
 from edgeproxy.fetching import LARGEST, Fetcher, FetchError
@@ -48,6 +49,17 @@ def test_chunks(reactor: Reactor) -> None:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
         )
         assert fetched(reactor, origin.url) == b"{}"
+
+
+def test_interim_answers_are_passed_over_and_fill_no_log(reactor: Reactor) -> None:
+    told: list[LogEvent] = []
+    globalLogPublisher.addObserver(told.append)
+    with Origin() as origin:
+        begun = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        origin.answers = begun * 100 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        assert fetched(reactor, origin.url) == b"{}"
+    globalLogPublisher.removeObserver(told.append)
+    assert not told
 
 
 @pytest.mark.parametrize(
