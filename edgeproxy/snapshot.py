@@ -231,7 +231,9 @@ class Snapshot:
         self.limits = limits
         self.upstreams = upstreams
         self.finished = finished
-        self.request_fields: FieldTable = request_fields((*config.reserved, *reserved))
+        self.request_fields: FieldTable = request_fields(
+            (*config.reserved, *reserved), config.auth.api_key.header
+        )
         #: For the answers of resources; targets have their own.
         self.response_fields = response_fields(hide_software=config.server_header == "hide")
         #: Whether there may be preflights.

@@ -73,11 +73,26 @@ def test_every_problem_at_once_and_nothing_is_added(folder: Path) -> None:
     assert [each["line"] for each in found["problems"]] == [4, 5]
 
 
+def test_the_field_that_callers_show_keys_in(folder: Path) -> None:
+    write(
+        folder,
+        auth={"api_key": {"header": "ApiKey"}},
+        routes={"*": {"/": {"page": True}}},
+    )
+    (folder / "kong.yaml").write_text(KONG)
+    (folder / "nginx.conf").write_text(f"map $http_apikey $client {{ {KEY[::-1]} web; }}")
+    assert "apikey" not in call("keys", "import", "kong.yaml").stderr
+    called("keys", "import", "nginx.conf")
+    assert [key["name"] for key in listed()] == ["ann", "web"]
+
+
 def test_kong_and_nginx_and_standard_input(folder: Path) -> None:
     (folder / "kong.yaml").write_text(KONG)
     (folder / "nginx.conf").write_text(NGINX)
     (folder / "keys.inc").write_text(f"{KEY[::-1]} web;\n")
-    called("keys", "import", "kong.yaml")
+    assert (
+        "Kong's callers send their keys as `apikey`" in call("keys", "import", "kong.yaml").stderr
+    )
     called("keys", "import", "nginx.conf")
     assert [(key["name"], key["consumer"]) for key in listed()] == [("ann", "ann"), ("web", "web")]
     command = [str(BIN / "edgeproxy"), "keys", "import", "-", "--format", "csv", "--json"]

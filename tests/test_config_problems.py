@@ -29,6 +29,20 @@ SETTINGS = [
     ("auth: { »none: {} }", "'none' has its meaning already; remove it"),
     ("auth: »api_key", "'api_key' stands here; settings in the form `key: value`"),
     ("auth: { api_key: { query: »'a b' } }", "'a b' is not a name for a parameter"),
+    ("auth: { api_key: { header: »'a b' } }", "'a b' is not"),
+    ("auth: { api_key: { header: »X-API-Key } }", "X-API-Key may carry a key already"),
+    *(
+        (f"auth: {{ api_key: {{ header: »{name} }} }}", f"{name} has another meaning; take a field")
+        for name in (
+            *("Authorization", "Cookie", "Host", "Connection", "TE", "Proxy-Authorization"),
+            *("X_Forwarded_For", "X-Real-IP", "Forwarded", "X-Request-Id", "X-Consumer-Key"),
+            *("Content-Type", "If_Match", "X.Edge.Token", "User-Agent", "Expect"),
+        )
+    ),
+    (
+        "auth: { api_key: { header: »X-User_K }, p: { authorize: https://a/, take: X_User-K } }",
+        "X-User_K is set by 'p'; take another field",
+    ),
     ("timeouts: { handshake: »0s }", "'0s' is out of range"),
     ("timeouts: { head: »10 s }", "'10 s' is not a duration; write it as 60s"),
     ("timeouts: { body_rate: »5/s/s }", "is not a speed; write it as 500B/s"),

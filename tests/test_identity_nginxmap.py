@@ -132,9 +132,22 @@ def test_lines_are_counted_within_quotes_too() -> None:
 def test_another_map_is_none() -> None:
     (problem,) = found_in("map $http_apikey $c { a b; }").problems
     assert str(problem) == (
-        "f:1: there is no `map $http_x_api_key $client { … }`; there are maps of $http_apikey"
+        "f:1: there is no `map $http_x_api_key $client { … }`; there are maps of $http_apikey; "
+        "if callers show their keys there, `auth: { api_key: { header: apikey } }` says so"
     )
+    (problem,) = found_in("map $http_upgrade $c {} map $http_the_key $d {} map $uri $e {}").problems
+    assert str(problem).endswith("`auth: { api_key: { header: the-key } }` says so")
+    (problem,) = found_in("map $uri $e {}").problems
+    assert str(problem).endswith("there are maps of $uri")
     assert found_in("").problems and found_in("http {").problems
+
+
+@pytest.mark.parametrize("source", ["$http_shop_key", "${http_shop_key}", "$HTTP_Shop_Key"])
+def test_a_map_of_the_field_that_may_carry_keys(source: str) -> None:
+    text = f"map {source} $c {{ {KEY} ann; }} map $http_x_api_key $c {{ {KEY}x bob; }}"
+    found = read(text, "f", no_files, "Shop-Key")
+    assert not found.problems
+    assert [key.name for key in found.keys] == ["ann", "bob"]
 
 
 def test_a_large_file_takes_time_in_proportion() -> None:

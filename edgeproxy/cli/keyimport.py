@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeproxy.cli.options import config_option, json_option, key_file, pepper, the_file, told
+from edgeproxy.cli.options import (
+    config_option,
+    json_option,
+    key_file,
+    key_header,
+    pepper,
+    the_file,
+    told,
+)
 from edgeproxy.cli.output import Failed, as_json, counted, example, shown_path, warn
 
 if TYPE_CHECKING:
@@ -48,7 +56,7 @@ def import_(
     It is a CSV file whose first line names the columns, a declarative file of Kong, or a
     configuration of nginx with `map $http_x_api_key $client {...}`. All keys are added, or, where
     one is wrong, none; those that are there already are left as they are. Callers send them as
-    X-API-Key.
+    X-API-Key, or in the field that `auth: { api_key: { header: NAME } }` names.
     """
     from edgeproxy.identity import keyadmin
 
@@ -56,7 +64,7 @@ def import_(
     if format_ is None:
         raise click.UsageError(f"what is {file}? Say --format {', '.join(FORMATS)}")
     now = time.time()
-    found = _read(file, format_, now)
+    found = _read(file, format_, now, key_header(the_file(config)))
     path = key_file(config)
     secret = pepper(the_file(config))
     with told(path):
@@ -121,7 +129,7 @@ def _as_dict(plan: Plan, dry_run: bool) -> dict[str, Any]:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _read(file: Path, format_: str, now: float) -> Findings:
+def _read(file: Path, format_: str, now: float, header: str) -> Findings:
     from edgeproxy.identity import keycsv, kong, nginxmap
 
     name = "standard input" if str(file) == "-" else shown_path(file)
@@ -129,8 +137,8 @@ def _read(file: Path, format_: str, now: float) -> Findings:
     if format_ == "csv":
         return keycsv.read(text, name)
     if format_ == "kong":
-        return kong.read(text, name, now)
-    return nginxmap.read(text, name, _include)
+        return kong.read(text, name, now, header)
+    return nginxmap.read(text, name, _include, header)
 
 
 def _text(file: Path, name: str) -> str:

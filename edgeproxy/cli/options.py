@@ -95,6 +95,18 @@ def pepper(file: Path) -> Pepper | None:
     return Keys(pepper=found).hashing
 
 
+def key_header(file: Path) -> str:
+    """The field that may carry keys beside X-API-Key, "" for none, also when the rest of the
+    configuration is wrong.
+
+    :raises Failed: the configuration cannot be read at all.
+    """
+    node = _node(file, "auth", strict=True)
+    for name in ("api_key", "header"):
+        node = None if node is None else node.get(name)
+    return node.scalar if node is not None and isinstance(node.scalar, str) else ""
+
+
 def key_file(config: Path | None) -> Path:
     """The key file; a mistake elsewhere in the configuration must not stop a revocation."""
     return setting(the_file(config), "keys", "keys.jsonl", strict=True)

@@ -13,6 +13,7 @@ from edgeproxy.config.credentials import (
     asked,
     check_asked,
     check_hosts,
+    check_key_field,
     kind_of,
     take_credentials,
 )
@@ -105,6 +106,7 @@ def assemble(
             check_hosts(_places(sources, section), routes.routes)
     _something_routed(main)
     _own_address(main, form)
+    check_key_field(main.reader, main.root, form.auth, credentials)
     if complete:
         _keys_published(main, form, routes.routes)
     return Config.model_construct(

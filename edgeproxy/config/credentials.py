@@ -30,6 +30,7 @@ from edgeproxy.config.nodes import Node
 from edgeproxy.config.policy import OPENERS
 from edgeproxy.config.reading import Location, Reader
 from edgeproxy.config.units import shown
+from edgeproxy.http1.fields import FOLD
 
 
 class Kind(NamedTuple):
@@ -108,6 +109,23 @@ def _credential(reader: Reader, node: Node, kind: Kind, folder: Path) -> NamedCr
     for location, message in wrong:
         reader.at(node, location, message)
     return None if wrong else found
+
+
+def check_key_field(
+    reader: Reader, root: Node, auth: Auth, credentials: Mapping[str, NamedCredential]
+) -> None:
+    """What callers show their key in is nothing that a credential sets."""
+    header = auth.api_key.header
+    if header is None:
+        return
+    for name, each in credentials.items():
+        if _folded(header) in map(_folded, each.reserved):
+            message = f"{header} is set by {shown(name)}; take another field"
+            reader.at(root, ("auth", "api_key", "header"), message)
+
+
+def _folded(name: str) -> bytes:
+    return name.encode("ascii").translate(FOLD)
 
 
 def asked(reader: Reader, name: str, node: Node) -> Asked | None:

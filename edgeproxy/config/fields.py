@@ -22,6 +22,7 @@ from edgeproxy.config import grammar, units
 from edgeproxy.config.reserved import reserved
 from edgeproxy.config.secrets import expand
 from edgeproxy.config.units import Rate, shown
+from edgeproxy.http1.fields import FOLD
 
 __all__ = ["Rate"]
 
@@ -159,6 +160,27 @@ def _listening(value: Any) -> Any:
     return grammar.listening(value) if isinstance(value, str) else value
 
 
+#: What every client sends for another purpose, and how further ones begin.
+_COMMON = frozenset(
+    {
+        *("authorization", "cache-control", "cookie", "date", "from", "origin", "pragma"),
+        *("range", "referer", "user-agent", "x-real-ip", "x-original-url", "x-rewrite-url"),
+    }
+)
+_FAMILIES = ("accept", "access-control-", "content-", "if-", "sec-")
+
+
+def _key_name(value: str) -> str:
+    folded = value.encode("ascii").translate(FOLD).decode("ascii")
+    if value.lower() == "x-api-key":
+        raise ValueError(f"{value} may carry a key already; leave it out")
+    if folded in _COMMON or folded.startswith(_FAMILIES) or reserved(folded, request=True):
+        raise ValueError(
+            f"{value} has another meaning; take a field for keys alone, such as apikey"
+        )
+    return value
+
+
 HostName = Annotated[str, AfterValidator(grammar.domain)]
 Authority = Annotated[str, AfterValidator(grammar.authority)]
 ListenAddress = Annotated[
@@ -202,6 +224,7 @@ QueryName = Annotated[
     AfterValidator(grammar.query_name),
     WithJsonSchema({"type": "string", "pattern": grammar.QUERY_NAME_PATTERN}),
 ]
+KeyFieldName = Annotated[str, AfterValidator(grammar.field_name), AfterValidator(_key_name)]
 DottedPath = Annotated[
     str,
     AfterValidator(grammar.dotted_path),

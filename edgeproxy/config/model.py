@@ -20,6 +20,7 @@ from edgeproxy.config.fields import (
     FieldName,
     FieldValue,
     HostName,
+    KeyFieldName,
     ListenAddress,
     Network,
     QueryName,
@@ -113,6 +114,11 @@ class Control(Frozen):
 class ApiKey(Frozen):
     """The credential that is there by itself."""
 
+    # Kong key_names, Apache APISIX header: apikey
+    header: KeyFieldName | None = Field(
+        default=None,
+        description="Field that may carry the key, beside X-API-Key; absent: none.",
+    )
     query: QueryName | None = Field(
         default=None,
         description="Query parameter that may carry the key; absent: none may.",

@@ -160,11 +160,16 @@ _LONGEST_KNOWN = 256
 _UNIQUE = (Kind.CONTENT_LENGTH, Kind.AUTHORIZATION, Kind.API_KEY, Kind.REQUEST_ID, Kind.TRACE)
 
 
-def request_fields(reserved: Iterable[str] = ()) -> FieldTable:
-    """The table for heads of requests; ``reserved`` are further names that clients may not set."""
+def request_fields(reserved: Iterable[str] = (), key: str | None = None) -> FieldTable:
+    """The table for heads of requests; ``reserved`` are further names that clients may not set,
+    ``key`` is one in which they may show an API key, in every spelling."""
+    keys: dict[str, Kind] = {}
+    if key is not None:
+        keys[key.encode("ascii").translate(FOLD).decode("ascii")] = Kind.API_KEY
     guarded = dict.fromkeys((*IDENTITY, *(name.lower() for name in reserved)), Kind.RESERVED)
     forwarding = dict.fromkeys(FORWARDING, Kind.FORWARDED)
     kinds = {
+        **keys,
         **guarded,
         **forwarding,
         **_HOP_BY_HOP,
@@ -177,7 +182,7 @@ def request_fields(reserved: Iterable[str] = ()) -> FieldTable:
         "traceparent": Kind.TRACE,
         "via": Kind.VIA,
     }
-    fold = (*guarded, *forwarding, "x-request-id")
+    fold = (*keys, *guarded, *forwarding, "x-request-id")
     return FieldTable(kinds, fold, reserved=(IDENTITY_FAMILY,))
 
 

@@ -29,8 +29,9 @@ _OTHERS = (
 _NAMES = ("id", "username", "custom_id")
 
 
-def read(text: str, file: str, now: float) -> Findings:
-    """The keys of a file; a `ttl` counts from the key's `created_at`, or from `now`."""
+def read(text: str, file: str, now: float, header: str = "") -> Findings:
+    """The keys of a file; a `ttl` counts from the key's `created_at`, or from `now`. Callers may
+    show them in the field `header`: others that Kong reads them from are told."""
     found = Findings()
     try:
         root, problems = read_nodes(text, file)
@@ -41,7 +42,35 @@ def read(text: str, file: str, now: float) -> Findings:
     for problem in problems:
         found.wrong(Place(file, problem.line), problem.message)
     _Reader(found, file, now).take(root)
+    for name, place in _fields(root).items() if found.keys else ():
+        if _folded(name) not in ("x-api-key", _folded(header)):
+            found.note(
+                Place(file, place.line),
+                f"Kong's callers send their keys as `{name}`, a field or a query parameter; "
+                f"`auth: {{ api_key: {{ header: {name}, query: {name} }} }}` lets them go on so",
+            )
     return found
+
+
+def _fields(root: Node) -> dict[str, Node]:
+    """The names that the file's plugins say keys are sent under; Kong's own default is `apikey`."""
+    found: dict[str, Node] = {}
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.items or [value for _, _, value in node.entries()]
+        plugin, config = node.get("name"), node.get("config")
+        if plugin is None or plugin.scalar != "key-auth" or config is None:
+            continue
+        names = config.get("key_names")
+        for each in (names.items or ()) if names is not None else ():
+            if isinstance(each.scalar, str):
+                found[each.scalar] = each
+    return found or {"apikey": root}
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 class _Consumer:

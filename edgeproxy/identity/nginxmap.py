@@ -1,5 +1,7 @@
 """Keys from a configuration of nginx: `map $http_x_api_key $client { "key" name; … }`.
 
+A map of another field is one of keys if callers may show their keys there.
+
 The syntax is that of `ngx_conf_file.c` and `ngx_http_map_module`: words with or without quotes,
 comments, statements that end in `;` or a block. Blocks around the map are looked into.
 """
@@ -21,10 +23,10 @@ Include = Callable[[str, str], list[tuple[str, str]]]
 says why they cannot be had."""
 
 
-def read(text: str, file: str, include: Include) -> Findings:
-    """The keys of all maps of `$http_x_api_key`."""
+def read(text: str, file: str, include: Include, header: str = "") -> Findings:
+    """The keys of all maps of `$http_x_api_key`, and of the field `header` that may carry them."""
     found = Findings()
-    _Reader(found, include).take(text, file)
+    _Reader(found, include, header).take(text, file)
     return found
 
 
@@ -43,7 +45,9 @@ class _Token(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, found: Findings, include: Include) -> None:
+    def __init__(self, found: Findings, include: Include, header: str) -> None:
+        named = "http_" + header.lower().replace("-", "_")
+        self._sources = (SOURCE, "${http_x_api_key}", f"${named}", f"${{{named}}}")
         self._found = found
         self._include = include
         self._files = 0
@@ -54,6 +58,12 @@ class _Reader:
         self._statements(text, file, inside=False, depth=0)
         if not self._maps and not self._found.problems:
             others = f"; there are maps of {', '.join(self._others)}" if self._others else ""
+            named = [each.removeprefix("$http_") for each in self._others if "$http_" in each]
+            for name in sorted(named, key=lambda name: "key" not in name)[:1]:
+                others += (
+                    "; if callers show their keys there, `auth: { api_key: { header: "
+                    f"{name.replace('_', '-')} }} }}` says so"
+                )
             message = f"there is no `map {SOURCE} $client {{ … }}`{others}"
             self._found.wrong(Place(file, 1), message)
         for key in self._found.keys[:1]:
@@ -94,7 +104,7 @@ class _Reader:
     def _is_map(self, words: list[_Token]) -> bool:
         if len(words) != 3 or words[0].text != "map":
             return False
-        if words[1].text.lower() in (SOURCE, "${http_x_api_key}"):
+        if words[1].text.lower() in self._sources:
             self._maps += 1
             return True
         self._others.append(words[1].text)

@@ -133,6 +133,47 @@ def test_a_key_in_the_query(make: Make) -> None:
     assert [each.status for each in client.answers()] == [200, 200, 200, 401, 401, 401]
 
 
+APIKEY = standard(top="auth: { api_key: { header: Shop-Key, query: key } }")
+
+
+@pytest.mark.parametrize("name", ["Shop-Key", "shop_key", "SHOP-KEY", "X-API-Key"])
+def test_a_key_in_a_field_that_the_configuration_names(make: Make, name: str) -> None:
+    """For callers of another gateway, which had its own name for it."""
+    gateway = make(APIKEY)
+    key = gateway.key("good")
+    client = gateway.client()
+    client.send(get("/users", f"{name}: {key}\r\nA: 1\r\n".encode()))
+    service = gateway.service("users").accept()
+    got = service.take()
+    assert b"X-Consumer-Name: good" in got and b"A: 1" in lines(got)
+    assert key.encode() not in got and b"shop" not in got.lower()
+    service.send(OK)
+    # Where none is asked for, ours is withheld and the application's own passes.
+    client.send(get("/open", f"{name}: {key}\r\n".encode()))
+    assert key.encode() not in service.take()
+    service.send(OK)
+    client.send(get("/open", f"{name}: theirs\r\n".encode()))
+    assert f"{name}: theirs".encode() in service.take()
+    service.send(OK)
+    assert [each.status for each in client.answers()] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("sent", [
+    "Shop-Key: KEY\r\nX-API-Key: KEY", "Shop-Key: KEY\r\nshop_key: KEY", "Shop-Key: wrong",
+    "Shop-Key: KEY\r\nAuthorization: Bearer KEY", "Shop-Key:", "Shop-Key: Bearer KEY",
+])  # fmt: skip
+def test_a_field_that_the_configuration_names_counts_as_the_others(make: Make, sent: str) -> None:
+    gateway = make(APIKEY)
+    fields = sent.replace("KEY", gateway.key("good")) + "\r\n"
+    assert refused(gateway, get("/users", fields.encode())).status == 401
+
+
+def test_a_key_in_a_field_that_nobody_named(make: Make) -> None:
+    gateway = make()
+    key = f"Shop-Key: {gateway.key('good')}\r\n".encode()
+    assert refused(gateway, get("/users", key)).status == 401
+
+
 @pytest.mark.parametrize("sent", ["aGVs+G8/d29y=bGQhIQ==", "aGVs%2BG8%2Fd29y%3DbGQhIQ%3D%3D",
                                   "aGVs+G8%2Fd29y=bGQhIQ%3d%3d"])  # fmt: skip
 @pytest.mark.parametrize("name", ["the_key", "the%5Fkey", "%74he%5fkey"])
