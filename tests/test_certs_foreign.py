@@ -64,3 +64,10 @@ def test_der_that_is_no_servers_is_passed_over(tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in tmp_path.glob("*.der")}
     assert len(files) == 3
     assert scan(files, NOW).problems == ()
+
+
+def test_a_key_that_openssl_chokes_on_is_nothing() -> None:
+    """An Ed448 key by its algorithm, of the length of an Ed25519 one."""
+    der = key("Ed25519").private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    assert hint(der) is not None
+    assert hint(der.replace(b"\x2b\x65\x70", b"\x2b\x65\x71")) is None

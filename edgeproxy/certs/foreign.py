@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from base64 import encodebytes
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from edgeproxy.certs.certificate import parse
@@ -48,6 +47,7 @@ def _is_key(data: bytes) -> bool:
         load_der_private_key(data, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         return True  # it is encrypted
-    except (ValueError, UnsupportedAlgorithm):
+    # ValueError, UnsupportedAlgorithm, and InternalError where OpenSSL's reason is not known.
+    except Exception:
         return False
     return True
