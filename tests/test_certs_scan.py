@@ -3,6 +3,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 import warnings
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -70,6 +71,18 @@ def test_an_odd_serial_number_of_an_authority_is_not_worth_a_word() -> None:
         warnings.simplefilter("always")
         only({"ca": ssl.DER_cert_to_PEM_cert(negative).encode(), "a": leaf.pem + leaf.key})
     assert said == []
+
+
+def test_a_key_that_openssl_chokes_on_is_a_problem_of_its_file() -> None:
+    """Ed448 by its name and Ed25519 by its length: cryptography does not know OpenSSL's reason."""
+    der = key("Ed25519").private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    block = b64encode(der.replace(b"\x2b\x65\x70", b"\x2b\x65\x71"))
+    pem = b"-----BEGIN PRIVATE KEY-----\n" + block + b"\n-----END PRIVATE KEY-----\n"
+    good = issue(["a.example"])
+    found = scan({"bad": pem, "good": good.pem + good.key}, NOW)
+    assert [chain.names for chain in found.chains] == [("a.example",)]
+    assert [problem.file for problem in found.problems] == ["bad"]
+    assert "cannot be read" in found.problems[0].message
 
 
 def test_the_same_certificate_in_several_files_is_one_chain() -> None:

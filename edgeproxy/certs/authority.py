@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edgeproxy.certs.certificate import first_line
+from edgeproxy.certs.certificate import first_line, without_warnings
 from edgeproxy.certs.scan import Problem
 
 MOST_CAS = 100
@@ -162,7 +162,8 @@ def _cas(file: File, problems: list[Problem]) -> Iterator[x509.Certificate]:
         problems.append(Problem(name, "no certificate in PEM form is here"))
         return
     try:
-        found = x509.load_pem_x509_certificates(data)
+        with without_warnings():
+            found = x509.load_pem_x509_certificates(data)
     except ValueError as error:
         problems.append(Problem(name, f"cannot be read as certificates: {first_line(error)}"))
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -70,12 +72,19 @@ class Certificate:
         return True
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """For reading certificates: authorities with odd serial numbers are in every bundle, and to
+    be told of them again and again helps nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def parse(block: bytes) -> Certificate:
     """Parse one PEM block; ValueError says what is wrong in words for the operator."""
     try:
-        with warnings.catch_warnings():
-            # Of authorities with odd serial numbers, which there are in every bundle.
-            warnings.simplefilter("ignore")
+        with without_warnings():
             # "X509 CERTIFICATE" is an old spelling that OpenSSL still reads.
             return _facts(x509.load_pem_x509_certificate(block.replace(b" X509 CERT", b" CERT")))
     # cryptography parses lazily and has many ways to say no: ValueError, TypeError,

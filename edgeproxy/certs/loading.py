@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL, crypto
 
+from edgeproxy.certs.certificate import without_warnings
 from edgeproxy.certs.scan import Chain, Problem, Scan
 from edgeproxy.transport.openssl import Pair
 
@@ -49,7 +50,9 @@ def intermediates(chain: Chain) -> bytes:
 def load_intermediates(context: SSL.Context, pem: bytes) -> None:
     """Let all connections of a context send these after their leaf: the leaf is theirs."""
     if pem:
-        for each in load_pem_x509_certificates(pem):
+        with without_warnings():
+            found = load_pem_x509_certificates(pem)
+        for each in found:
             context.add_extra_chain_cert(each)
 
 

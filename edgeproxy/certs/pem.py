@@ -11,7 +11,7 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -117,7 +117,9 @@ def _key(block: bytes) -> Key:
         # cryptography's own validation of an RSA key takes 41 ms for 2048 bits, twice what one
         # turn of the reactor may take. The signature below finds damage in under a millisecond.
         key = load_pem_private_key(block, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    # ValueError, TypeError, UnsupportedAlgorithm, and InternalError, which is no other's subclass,
+    # where OpenSSL gives a reason that cryptography does not know.
+    except Exception as error:
         raise ValueError(f"a private key cannot be read: {first_line(error)}") from None
     if isinstance(key, rsa.RSAPrivateKey):
         kind = "RSA"
