@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scanners_support import (
@@ -19,6 +20,10 @@ from scanners_support import (
 )
 
 from edgeproxy.certs.posture import TLS12_CIPHERS, TLS13_CIPHERS
+
+TRIES = 3
+"""Scans until all checks were made. For resumption testssl.sh runs `openssl s_client </dev/null`,
+which sometimes leaves before the tickets of TLS 1.3 have come: nginx fails that check as often."""
 
 
 def needed(program: object) -> None:
@@ -48,12 +53,20 @@ def test_mozillas_profiles(tmp_path: Path, posture: str) -> None:
 def test_testssl_finds_nothing(tmp_path: Path) -> None:
     needed(find_testssl)
     with gateway(tmp_path, "intermediate") as running:
-        scanned, findings = scan_by_testssl(running)
+        for _ in range(TRIES):
+            scanned, findings = scan_by_testssl(running)
+            if not unmade(findings):
+                break
         assert len(findings) > 100, scanned.text
         severities = {each["id"]: each["severity"] for each in findings}
         assert severities["TLS1_3"] == "OK"
         assert alarming(findings) == [], scanned.text
     assert "Traceback" not in running.child.said()
+
+
+def unmade(findings: list[dict[str, Any]]) -> bool:
+    """Whether the scanner could not connect for one of its checks."""
+    return any("connect problem" in each["finding"] for each in findings)
 
 
 def test_what_alarms() -> None:
