@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from edgeproxy.config.authorization import STATEMENTS, AuthorizationForm
-from edgeproxy.http1.fields import FOLD
+from edgeproxy.http1.fields import FOLD, folded
 from edgeproxy.identifying import Credential, Sent, is_key
 from edgeproxy.identity.answers import Answers, Known
 from edgeproxy.identity.authorization import Allowed, Read, allowed, passed_on, redirection
@@ -53,8 +53,8 @@ class Authorization(Credential):
         self._said = said
         self._read = Read(said.principal, said.name, said.groups, said.scopes, said.plan, said.take)
         #: By the name that services would read: the name as it is written.
-        self._send = {_folded(each): each.encode("ascii") for each in said.send}
-        self._kept = frozenset(map(_folded, said.keep))
+        self._send = {folded(each): each.encode("ascii") for each in said.send}
+        self._kept = frozenset(map(folded, said.keep))
         self.takes_bearer = b"authorization" in self._send
         self._taken = frozenset(each.lower().encode("ascii") for each in said.take)
         self._flights: Flights[Allowed] = Flights()
@@ -185,7 +185,3 @@ def _about(exchange: Exchange) -> Fields:
     method, client = exchange.method, exchange.client.encode("ascii")
     said = (method, scheme, host, uri, client, method, uri, exchange.origin + uri)
     return list(zip(_ABOUT, said, strict=True))
-
-
-def _folded(name: str) -> bytes:
-    return name.encode("ascii").translate(FOLD)

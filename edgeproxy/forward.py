@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import GatewayError, Source, malformed
-from edgeproxy.http1.fields import FOLD, Kind
+from edgeproxy.http1.fields import FOLD, Kind, folded
 from edgeproxy.http1.grammar import RequestHead, ResponseHead, without
 from edgeproxy.http1.upgrade import LINES as UPGRADE
 
@@ -52,7 +52,7 @@ class FieldRules:
     ) -> None:
         set_, add = list(set_), list(add)
         names = (*(name for name, _ in set_), *remove)
-        self.drop = frozenset(name.encode("ascii").translate(FOLD) for name in names)
+        self.drop = frozenset(map(folded, names))
         self.lines = [f"{name}: {value}".encode("latin-1") for name, value in (*set_, *add)]
 
     def apply(self, lines: list[bytes]) -> list[bytes]:

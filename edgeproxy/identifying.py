@@ -93,18 +93,12 @@ class Credential:
 
     `rank` is its place among the others of a route: those that can tell by its form that something
     is theirs come before those that take what is left. `takes_bearer` says that a bearer token
-    that nobody claims is refused rather than left to the application. `recalls` says
-    that a bearer token may be known already, and that nothing else that is shown counts here.
+    that nobody claims is refused rather than left to the application.
     """
 
     name: str
     rank = 0
     takes_bearer = False
-    recalls = False
-
-    def recall(self, digest: bytes, now: float) -> Principal | None:
-        """Whose the bearer token with this SHA-256 is, where that is known and still so."""
-        return None
 
     def claim(self, sent: Sent) -> Any:
         """What the request shows of this kind, ``None`` for nothing; what is claimed is taken

@@ -78,7 +78,7 @@ class Policy:
         #: claim; none where something else may be shown, or where what is refused goes on.
         self.recalling: tuple[Tokens, ...] = ()
         if not (every or shadow) and all(
-            each.recalls or isinstance(each, ApiKeys) for each in credentials
+            isinstance(each, Tokens | ApiKeys) for each in credentials
         ):
             self.recalling = _unrivalled(self._ranked)
 

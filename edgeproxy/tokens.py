@@ -36,7 +36,6 @@ class Tokens(Credential):
     #: Before what takes any token: these say whose they are.
     rank = 1
     takes_bearer = True
-    recalls = True
 
     def __init__(
         self, name: str, settings: Jwt, issuer: Issuer | None, now: Callable[[], float]
@@ -59,6 +58,7 @@ class Tokens(Credential):
             self.issuer.refresh(self._now())
 
     def recall(self, digest: bytes, now: float) -> Principal | None:
+        """Whose the bearer token with this SHA-256 is, where that is known and still so."""
         issuer = self.issuer
         if issuer is not None and (now >= issuer.due or now >= issuer.late or now >= issuer.until):
             return None  # `verify` looks after the keys first

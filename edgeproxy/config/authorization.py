@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from edgeproxy.config.asking import LONGEST, Asking, Location, at_most, wrong_endpoint
 from edgeproxy.config.fields import Duration, FieldName, SettableName, one_or_more
-from edgeproxy.http1.fields import FOLD
+from edgeproxy.http1.fields import folded
 
 #: What the gateway itself says of each request to who decides about it: the words of Traefik and
 #: Envoy (X-Forwarded-*), and those of nginx's users (X-Original-*).
@@ -91,20 +91,20 @@ class AuthorizationForm(Asking):
 
     def wrong(self) -> Iterator[tuple[Location, str]]:
         yield from wrong_endpoint("authorize", self)
-        sent = {_folded(name) for name in self.send}
-        said = {_folded(name) for name in STATEMENTS}
+        sent = {folded(name) for name in self.send}
+        said = {folded(name) for name in STATEMENTS}
         for name in self.send:
-            if _folded(name) in said:
+            if folded(name) in said:
                 yield (
                     ("send",),
                     f"{name} is what the gateway says of the request; a client that sends it too "
                     "would contradict that; remove it",
                 )
         for name in self.keep:
-            if _folded(name) not in sent:
+            if folded(name) not in sent:
                 yield ("keep",), f"{name} is not sent, so the service gets it anyway; remove it"
         for name in self.take:
-            if _folded(name) in sent:
+            if folded(name) in sent:
                 yield (
                     ("take",),
                     f"{name} is removed from what clients send; it cannot stand in `send` too",
@@ -118,7 +118,3 @@ class AuthorizationForm(Asking):
 
 
 AUTHORIZATION: TypeAdapter[AuthorizationForm] = TypeAdapter(AuthorizationForm)
-
-
-def _folded(name: str) -> bytes:
-    return name.encode("ascii").translate(FOLD)

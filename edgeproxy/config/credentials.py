@@ -30,7 +30,7 @@ from edgeproxy.config.nodes import Node
 from edgeproxy.config.policy import OPENERS
 from edgeproxy.config.reading import Location, Reader
 from edgeproxy.config.units import shown
-from edgeproxy.http1.fields import FOLD
+from edgeproxy.http1.fields import folded
 
 
 class Kind(NamedTuple):
@@ -119,13 +119,9 @@ def check_key_field(
     if header is None:
         return
     for name, each in credentials.items():
-        if _folded(header) in map(_folded, each.reserved):
+        if folded(header) in map(folded, each.reserved):
             message = f"{header} is set by {shown(name)}; take another field"
             reader.at(root, ("auth", "api_key", "header"), message)
-
-
-def _folded(name: str) -> bytes:
-    return name.encode("ascii").translate(FOLD)
 
 
 def asked(reader: Reader, name: str, node: Node) -> Asked | None:

@@ -22,7 +22,7 @@ from edgeproxy.config import grammar, units
 from edgeproxy.config.reserved import reserved
 from edgeproxy.config.secrets import expand
 from edgeproxy.config.units import Rate, shown
-from edgeproxy.http1.fields import FOLD
+from edgeproxy.http1.fields import folded as folded_name
 
 __all__ = ["Rate"]
 
@@ -171,7 +171,7 @@ _FAMILIES = ("accept", "access-control-", "content-", "if-", "sec-")
 
 
 def _key_name(value: str) -> str:
-    folded = value.encode("ascii").translate(FOLD).decode("ascii")
+    folded = folded_name(value).decode("ascii")
     if value.lower() == "x-api-key":
         raise ValueError(f"{value} may carry a key already; leave it out")
     if folded in _COMMON or folded.startswith(_FAMILIES) or reserved(folded, request=True):

@@ -18,9 +18,9 @@ from edgeproxy.config.reserved import reserved
 from edgeproxy.errors import GatewayError, Source
 from edgeproxy.filters.answering import ending, filtered
 from edgeproxy.filters.contract import FieldError
-from edgeproxy.filters.headers import folded
 from edgeproxy.filters.run import Run
 from edgeproxy.filters.shadow import apart
+from edgeproxy.http1.fields import folded
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange

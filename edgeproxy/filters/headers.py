@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from typing import Protocol
 
 from edgeproxy.filters.contract import FieldError, field_line
-from edgeproxy.http1.fields import FOLD
+from edgeproxy.http1.fields import FOLD, folded
 
 
 class Guard(Protocol):
@@ -133,11 +133,6 @@ class Headers:
     def __repr__(self) -> str:
         # Without values: a head holds cookies and credentials.
         return f"<Headers {', '.join(self)}>"
-
-
-def folded(name: str) -> bytes:
-    """A field's name as services may see it, for comparing."""
-    return name.encode("ascii").translate(FOLD)
 
 
 def _joint(name: str) -> str:

@@ -19,7 +19,6 @@ from edgeproxy.config.filters import FilterUse, hashable
 from edgeproxy.filters.chain import Chain, Entry, Made
 from edgeproxy.filters.counts import Counts
 from edgeproxy.filters.dropins import Dropins
-from edgeproxy.filters.headers import folded
 from edgeproxy.filters.loading import (
     conditions,
     find,
@@ -28,6 +27,7 @@ from edgeproxy.filters.loading import (
     problem,
     start,
 )
+from edgeproxy.http1.fields import folded
 from edgeproxy.mounted.loading import LoadError
 
 if TYPE_CHECKING:

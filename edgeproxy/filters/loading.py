@@ -20,7 +20,7 @@ from edgeproxy.config.reading import Reader
 from edgeproxy.config.reserved import reserved
 from edgeproxy.config.units import shown
 from edgeproxy.filters.contract import HOOKS, field_line
-from edgeproxy.filters.headers import folded
+from edgeproxy.http1.fields import folded
 from edgeproxy.mounted.loading import LoadError, told
 from edgeproxy.mounted.loading import find as find_object
 

@@ -82,6 +82,11 @@ FOLD = bytes(
 ) + bytes(range(128, 256))
 
 
+def folded(name: str) -> bytes:
+    """The one spelling of a name, see :data:`FOLD`."""
+    return name.encode("ascii").translate(FOLD)
+
+
 class FieldTable:
     """The fields that matter on one side, by name.
 
@@ -165,7 +170,7 @@ def request_fields(reserved: Iterable[str] = (), key: str | None = None) -> Fiel
     ``key`` is one in which they may show an API key, in every spelling."""
     keys: dict[str, Kind] = {}
     if key is not None:
-        keys[key.encode("ascii").translate(FOLD).decode("ascii")] = Kind.API_KEY
+        keys[folded(key).decode("ascii")] = Kind.API_KEY
     guarded = dict.fromkeys((*IDENTITY, *(name.lower() for name in reserved)), Kind.RESERVED)
     forwarding = dict.fromkeys(FORWARDING, Kind.FORWARDED)
     kinds = {
